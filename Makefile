@@ -1,0 +1,35 @@
+# Everything runs in .venv, which `make` builds where there is none; nothing needs to be installed by hand but Python 3.11 or 3.12.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NAMESPACE := build/ns/nvc
+
+.PHONY: demo test check format clean
+
+demo: $(READY)
+	$(BIN)/python bench/demo.py
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(READY) $(NAMESPACE)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(READY)
+
+# mypy and editors see the folders as the packages they are installed as
+$(NAMESPACE):
+	mkdir -p $(NAMESPACE)
+	ln -sfn ../../../bitstream ../../../codec ../../../cli ../../../conformance $(NAMESPACE)/
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
