@@ -1,0 +1,1 @@
+"""Proof that a decoder follows SPEC.md; imports nothing of the product."""
