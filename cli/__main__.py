@@ -1,0 +1,5 @@
+"""`python -m nvc.cli` is `nvc`."""
+
+from .main import main
+
+main()

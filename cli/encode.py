@@ -1,0 +1,112 @@
+"""`nvc encode`: a video in, an .nvc file out."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nvc.codec.config import MODELS, PRESETS
+
+from . import options
+from .progress import ProgressLine
+
+if TYPE_CHECKING:
+    from nvc.codec.encode import EncodeResult, SegmentProgress
+    from nvc.codec.video import Clip
+
+
+@click.command()
+@click.argument("source", metavar="IN")
+@click.argument("output", metavar="OUT.nvc")
+@click.option("--model", type=click.Choice(MODELS), default="hnerv", show_default=True, help="Family of networks.")
+@click.option("--preset", type=click.Choice(tuple(PRESETS)), default="fast", show_default=True, help="How long to fit.")
+@click.option("--bpp", type=float, help="Size of the file in bits per luma sample.")
+@click.option("--bitrate", type=options.Amount(), help="Size of the file in bits per second, e.g. 300k.")
+@click.option("--size", type=options.Amount(), help="Size of the file in bytes, e.g. 200k.")
+@click.option("--frames", type=options.FrameRange(), help="Frames A to B - 1 of the source.")
+@click.option("--crop", type=options.Size(), help="Crop around the centre, before --scale.")
+@click.option("--scale", type=options.Size(), help="Scale as ffmpeg's scale=W:H:flags=bicubic does.")
+@click.option("--pix-fmt", type=click.Choice(["yuv420p", "rgb24"]), default="yuv420p", show_default=True)
+@click.option("--fps", type=options.Rate(), help="Frame rate of a folder of images.")
+@click.option(
+    "--segment", type=click.IntRange(1, 4096), default=300, show_default=True, help="Most frames a network covers."
+)
+@click.option("--activation", type=click.Choice(["hswish", "relu", "gelu"]), default="hswish", show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@options.computing
+@options.writing
+@options.as_json
+def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
+    """Fit a network to the video IN and write it to OUT.nvc.
+
+    IN is any file that ffmpeg reads, `-` for Y4M on standard input, or a folder of numbered images. Without --bpp, --bitrate or
+    --size the file gets 0.2 bpp, or more for tiny clips.
+    """
+    from nvc.bitstream.errors import OutputError
+    from nvc.codec import outputs
+    from nvc.codec.decode import open_device
+    from nvc.codec.encode import EncodeOptions
+    from nvc.codec.encode import encode as run
+    from nvc.codec.target import Target
+    from nvc.codec.video import ReadOptions, read_clip
+
+    if outputs.same_file(source, output):
+        raise OutputError("same", f"{output}: is the input; choose another name")
+    target = Target(given["bpp"], given["bitrate"], given["size"])
+    outputs.check_file(output, given["overwrite"])
+    options.set_threads(given["threads"])
+    device = open_device(given["device"])
+    wanted = ReadOptions(given["frames"], given["crop"], given["scale"], given["pix_fmt"], given["fps"])
+    clip = read_clip(source, wanted)
+    progress = ProgressLine(given["quiet"])
+    for note in clip.notes:
+        progress.note(note)
+    chosen = EncodeOptions(
+        given["model"], given["preset"], target, given["segment"], given["seed"], given["activation"]
+    )
+    with outputs.atomic_file(output, given["overwrite"]) as file:
+        result = run(clip, file, chosen, device, lambda state: _show(progress, state))
+    if not 0.9 <= result.bytes / result.target_bytes <= 1.1 and any((target.bpp, target.bitrate, target.size)):
+        progress.note(f"the file has {result.bytes} bytes, {result.bytes / result.target_bytes - 1:+.1%} of the target")
+    _report(clip, chosen.model, result, as_json, given["quiet"])
+
+
+def _show(progress: ProgressLine, state: SegmentProgress) -> None:
+    done = (state.number + state.fit.step / state.fit.steps) / state.segments
+    speed = (state.number * state.fit.steps + state.fit.step) / max(progress.elapsed(), 1e-3)
+    segment = f"segment {state.number + 1}/{state.segments}  " if state.segments > 1 else ""
+    progress.show(
+        f"encode  {segment}step {state.fit.step}/{state.fit.steps}  {state.fit.psnr:.2f} dB  {state.bpp:.3f} bpp  "
+        f"{speed:.1f} steps/s  {progress.left(done)} left",
+        final=done >= 1,
+    )
+
+
+def _report(clip: Clip, model: str, result: EncodeResult, as_json: bool, quiet: bool) -> None:
+    header = clip.header
+    frames = len(clip.pts)
+    bpp = 8 * result.bytes / (header.width * header.height * frames)
+    psnr = result.quality.as_dict()
+    if as_json:
+        options.echo_json(
+            {
+                "bytes": result.bytes,
+                "bpp": round(bpp, 6),
+                "psnr": psnr,
+                "frames": frames,
+                "width": header.width,
+                "height": header.height,
+                "seconds": round(result.seconds, 2),
+                "model": model,
+                "parameters": result.parameters,
+            }
+        )
+    elif not quiet:
+        rate = header.frame_rate or Fraction(0)
+        speed = f", {8 * result.bytes * rate / frames / 1000:.1f} kb/s" if rate else ""
+        names = ", ".join(f"{name} {value:.2f} dB" for name, value in psnr.items())
+        click.echo(
+            f"{result.bytes} bytes, {bpp:.4f} bpp{speed}, PSNR {names}, {frames} frames in {result.seconds:.1f} s"
+        )

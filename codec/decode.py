@@ -1,0 +1,152 @@
+"""Bytes to frames: reads segments, runs their programs and checks every frame against the hash in the file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nvc.bitstream import constants
+from nvc.bitstream.analysis import Analysis, analyse, check_picture
+from nvc.bitstream.coefficients import read_sections
+from nvc.bitstream.constants import Limits
+from nvc.bitstream.container import Reader
+from nvc.bitstream.errors import InvalidError, LimitError, MachineError, UsageError, VerificationError
+from nvc.bitstream.program import unpack_programs
+from nvc.bitstream.segment import Segment
+
+from .interpreter import Interpreter
+
+Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+
+CPU_BATCH = 2  # frames whose maps still fit in a second-level cache
+CUDA_BATCH = 32
+TIMED_FRAMES = 1 << 62  # any frame number is below
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Decoded frames `first` .. `first + len(planes[0]) - 1`: planes (n, H, W) uint8 and a time stamp for each, in ticks."""
+
+    first: int
+    planes: Planes
+    pts: tuple[int, ...]
+
+
+def open_device(name: str) -> torch.device:
+    """`auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:1`; MachineError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError("device", f"there is no kind of device called {name!r}; use auto, cpu or cuda") from error
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise MachineError("device", f"this machine has no device {name}; use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError("device", f"nvc has not been tried on {device.type}; use auto, cpu or cuda")
+    return device
+
+
+def frame_hash(planes: Sequence[NDArray[np.uint8]]) -> bytes:
+    """The first 8 bytes of SHA-256 over the samples of one frame's planes (H, W), row by row (SPEC 4.3)."""
+    sha = hashlib.sha256()
+    for plane in planes:
+        sha.update(np.ascontiguousarray(plane).tobytes())
+    return sha.digest()[: constants.HASH_BYTES]
+
+
+class Decoder:
+    """A parsed file, ready to decode any of its frames on a device.
+
+    `batch` frames are computed together; the same bits come out whatever it is. BitstreamError when the file is refused.
+    """
+
+    def __init__(
+        self, file: BinaryIO, device: torch.device | None = None, batch: int | None = None, limits: Limits | None = None
+    ) -> None:
+        self.limits = limits or Limits()
+        self.reader = Reader(file, self.limits)
+        self.header = self.reader.header
+        self.device = device or torch.device("cpu")
+        self.programs = unpack_programs(self.reader.model, self.limits)
+        self.analyses = [analyse(program, self.limits) for program in self.programs]
+        for analysis in self.analyses:
+            check_picture(analysis, self.header, self.limits)
+        self.batch = batch or (CUDA_BATCH if self.device.type == "cuda" else CPU_BATCH)
+
+    def frames(self, first: int = 0, last: int | None = None) -> Iterator[Batch]:
+        """Batches of frames first .. last - 1 (all by default), each frame verified; VerificationError where one differs."""
+        whole = first == 0 and last is None
+        end = TIMED_FRAMES if last is None else last
+        segments = self.reader.segments() if whole else self.reader.segments(first, last)
+        clock = Clock(self)
+        for segment in segments:
+            pts = clock.stamps(segment)
+            low, high = max(first - segment.first_frame, 0), min(end - segment.first_frame, segment.frames)
+            yield from self._segment(segment, low, high, pts)
+
+    def _segment(self, segment: Segment, low: int, high: int, pts: tuple[int, ...]) -> Iterator[Batch]:
+        analysis = self._analysis(segment)
+        self._check_work(analysis, segment)
+        tensors = read_sections(analysis, segment)
+        hashes = segment.sections[constants.HASHES]
+        affordable = max(1, self.limits.max_memory_bytes // max(1, analysis.peak_memory))
+        run = Interpreter(analysis, tensors, segment.frames, min(self.batch, affordable), self.device)
+        for start in range(low, high, run.batch):
+            count = min(run.batch, high - start)
+            planes = run.render(start, count)
+            for i in range(count):
+                frame = start + i
+                if frame_hash([p[i] for p in planes]) != hashes[8 * frame : 8 * frame + 8]:
+                    raise VerificationError(
+                        "frame", f"frame {segment.first_frame + frame} differs from its hash in the file"
+                    )
+            yield Batch(segment.first_frame + start, planes, pts[start : start + count])
+
+    def _analysis(self, segment: Segment) -> Analysis:
+        if segment.program >= len(self.analyses):
+            raise InvalidError(
+                "program",
+                f"the segment at frame {segment.first_frame} asks for program {segment.program} of {len(self.programs)}",
+            )
+        return self.analyses[segment.program]
+
+    def _check_work(self, analysis: Analysis, segment: Segment) -> None:
+        """A live file does not say how long it is, so the multiply-adds are counted as they come."""
+        if analysis.work * (segment.first_frame + segment.frames) > self.limits.max_macs_total:
+            raise LimitError("compute", f"decoding needs over {self.limits.max_macs_total:.3g} multiply-adds")
+
+
+class Clock:
+    """Time stamps of frames: counted at a constant rate, else added up from the ticks that segments carry."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.next_pts: int | None = decoder.header.first_pts
+
+    def stamps(self, segment: Segment) -> tuple[int, ...]:
+        """The time stamps of a segment's frames, in ticks of the time base; segments must come in order."""
+        header = self.decoder.header
+        if header.frame_rate is not None:
+            ticks = 1 / (header.frame_rate * header.time_base)
+            return tuple(header.first_pts + round((segment.first_frame + i) * ticks) for i in range(segment.frames))
+        times = segment.times or ()
+        stamps = []
+        now = self.next_pts or 0
+        for delta in times:
+            now += delta
+            stamps.append(now)
+        self.next_pts = now
+        return tuple(stamps)
+
+
+def verify(file: BinaryIO, device: torch.device | None = None, batch: int | None = None) -> int:
+    """Check every checksum, decode everything and compare every frame hash; the number of frames that are right."""
+    decoder = Decoder(file, device, batch)
+    return sum(len(batch.pts) for batch in decoder.frames())

@@ -1,0 +1,7 @@
+"""The families of networks, by the name that `--model` takes. To add one: a file here, and a line below."""
+
+from types import ModuleType
+
+from . import hnerv
+
+FAMILIES: dict[str, ModuleType] = {"hnerv": hnerv}
