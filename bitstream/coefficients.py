@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from . import constants
 from .analysis import Analysis
 from .bounds import prove
-from .errors import CorruptError, InvalidError
+from .constants import DEFAULT_LIMITS, Limits
+from .errors import CorruptError, InvalidError, LimitError
 from .segment import Segment
 from .tensors import Kind, read_tensors, write_tensors
 
@@ -53,9 +54,12 @@ def write_sections(analysis: Analysis, tensors: Sequence[NDArray[np.int64]], fra
     return sections
 
 
-def read_sections(analysis: Analysis, segment: Segment) -> Tensors:
+def read_sections(analysis: Analysis, segment: Segment, limits: Limits = DEFAULT_LIMITS) -> Tensors:
     """The parameter tensors of a segment, in order, int64, checked against its digest and proven to stay within 2^24."""
     specs = analysis.specs(segment.frames)
+    numbers = sum(spec.count for spec in specs)
+    if numbers > limits.max_parameters:
+        raise LimitError("parameters", f"a segment has {numbers} numbers, over the limit of {limits.max_parameters}")
     tensors: dict[int, NDArray[np.int64]] = {}
     for section in sorted(set(SECTION_OF.values())):
         members = _members(analysis, section)

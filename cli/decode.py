@@ -30,12 +30,17 @@ def decode(source: str, output: str | None, as_json: bool, **given: Any) -> None
     from nvc.codec.decode import Decoder, open_device
     from nvc.codec.sinks import open_sink
 
+    if output is None and source == "-":
+        raise UsageError("output", "-: name an output too, standard input has no name to derive it from")
+    if output == "-" and as_json:
+        raise UsageError("json", "--json and the output -: standard output cannot take both; give one of them a file")
     options.set_threads(given["threads"])
-    progress = ProgressLine(given["quiet"])
+    progress = ProgressLine(given["quiet"], given["verbose"])
     first, last = given["frames"] or (0, None)
     with options.open_input(source) as file:
         decoder = Decoder(file, open_device(given["device"]), given["batch"])
         header = decoder.header
+        progress.detail(f"{header.width}x{header.height}, batches of {decoder.batch}, {options.machine(decoder.device)}")
         target = output or os.path.splitext(source)[0] + (".y4m" if header.pixel_format == 0 else ".mkv")
         if outputs.same_file(source, target):
             raise OutputError("same", f"{target}: is the input; choose another name")
@@ -51,6 +56,8 @@ def decode(source: str, output: str | None, as_json: bool, **given: Any) -> None
                 progress.show(
                     f"decode  frame {done}{share}  {done / max(progress.elapsed(), 1e-3):.1f} fps", final=done == total
                 )
+            if not done:  # a live file does not say how long it is
+                raise UsageError("frames", f"--frames {first}: the file has fewer frames")
             sink.finish()
     for note in sink.notes:
         progress.note(note)

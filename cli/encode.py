@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,7 +43,7 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     IN is any file that ffmpeg reads, `-` for Y4M on standard input, or a folder of numbered images. Without --bpp, --bitrate or
     --size the file gets 0.2 bpp, or more for tiny clips.
     """
-    from nvc.bitstream.errors import OutputError
+    from nvc.bitstream.errors import OutputError, UsageError
     from nvc.codec import outputs
     from nvc.codec.decode import open_device
     from nvc.codec.encode import EncodeOptions
@@ -52,6 +51,8 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     from nvc.codec.target import Target
     from nvc.codec.video import ReadOptions, read_clip
 
+    if output == "-":
+        raise UsageError("output", "-: an .nvc file is written to a name, not to standard output")
     if outputs.same_file(source, output):
         raise OutputError("same", f"{output}: is the input; choose another name")
     target = Target(given["bpp"], given["bitrate"], given["size"])
@@ -60,7 +61,8 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     device = open_device(given["device"])
     wanted = ReadOptions(given["frames"], given["crop"], given["scale"], given["pix_fmt"], given["fps"])
     clip = read_clip(source, wanted)
-    progress = ProgressLine(given["quiet"])
+    progress = ProgressLine(given["quiet"], given["verbose"])
+    progress.detail(f"{len(clip.pts)} frames of {clip.header.width}x{clip.header.height}, {options.machine(device)}")
     for note in clip.notes:
         progress.note(note)
     chosen = EncodeOptions(
@@ -104,7 +106,7 @@ def _report(clip: Clip, model: str, result: EncodeResult, as_json: bool, quiet: 
             }
         )
     elif not quiet:
-        rate = header.frame_rate or Fraction(0)
+        rate = float(header.frame_rate or 0)
         speed = f", {8 * result.bytes * rate / frames / 1000:.1f} kb/s" if rate else ""
         names = ", ".join(f"{name} {value:.2f} dB" for name, value in psnr.items())
         click.echo(

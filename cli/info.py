@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from . import options
+from .progress import printable
 
 
 @click.command()
@@ -21,7 +22,7 @@ def info(source: str, as_json: bool) -> None:
     if as_json:
         options.echo_json(summary)
     else:
-        click.echo("\n".join(_lines(summary)))
+        click.echo("\n".join(map(printable, _lines(summary))))
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:

@@ -14,12 +14,13 @@ from nvc.codec.config import VERSION
 from .decode import decode
 from .encode import encode
 from .info import info
+from .progress import printable
 from .verify import verify
 
 EXIT_IO, EXIT_USAGE, EXIT_MACHINE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 7, 70, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="nvc")
 def nvc() -> None:
     """Neural video codec: fits a network to one video and writes it as a file that decodes to the same bits everywhere.
@@ -41,7 +42,8 @@ def main() -> None:
 def _run() -> int:
     try:
         nvc.main(standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -72,6 +74,5 @@ def _run() -> int:
 
 def _fail(code: str, message: str, exit_code: int) -> int:
     """One line, whatever names and numbers the message quotes."""
-    printable = "".join(c if c.isprintable() else "?" for c in message)
-    click.echo(f"nvc: error: {printable} [{code}]", err=True)
+    click.echo(f"nvc: error: {printable(message)} [{code}]", err=True)
     return exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -72,11 +73,9 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # generic only in the ne
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         if isinstance(value, Fraction):
             return value
-        try:
-            rate = Fraction(str(value))
-        except (ValueError, ZeroDivisionError):
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9}|/[1-9]\d{0,8})?", str(value)):
             self.fail(f"{value!r} is no frame rate; write for example 25 or 30000/1001", param, ctx)
-        return rate
+        return Fraction(str(value))
 
 
 _OVERWRITE = click.option("-y", "--overwrite", is_flag=True, help="Replace the output if it exists.")
@@ -110,6 +109,8 @@ def echo_json(result: dict[str, Any]) -> None:
 def open_input(path: str) -> Iterator[BinaryIO]:
     """An .nvc file for reading, `-` for standard input; InputError where it cannot be opened."""
     if path == "-":
+        if sys.stdin is None:
+            raise InputError("stdin", "standard input is closed")
         yield sys.stdin.buffer
         return
     try:
@@ -118,6 +119,13 @@ def open_input(path: str) -> Iterator[BinaryIO]:
         raise InputError("missing", f"{path}: {error.strerror or error}") from error
     with file:
         yield file
+
+
+def machine(device: object) -> str:
+    """What computes, for -v."""
+    import torch
+
+    return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def set_threads(threads: int | None) -> None:

@@ -9,11 +9,16 @@ PLAIN_SECONDS = 10.0
 TERMINAL_SECONDS = 0.2
 
 
-class ProgressLine:
-    """Shows lines no more often than is useful; `quiet` shows none."""
+def printable(text: str) -> str:
+    """`text` on one line, without what a terminal would obey: names and metadata may hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet, self.terminal = quiet, sys.stderr.isatty()
+
+class ProgressLine:
+    """Shows lines no more often than is useful; `quiet` shows none, `verbose` details too and plain lines ten times as often."""
+
+    def __init__(self, quiet: bool, verbose: bool) -> None:
+        self.quiet, self.verbose, self.terminal = quiet, verbose and not quiet, sys.stderr.isatty()
         self.started = time.monotonic()
         self._next = 0.0
         self._width = 0
@@ -23,7 +28,7 @@ class ProgressLine:
         now = time.monotonic()
         if self.quiet or (now < self._next and not final):
             return
-        self._next = now + (TERMINAL_SECONDS if self.terminal else PLAIN_SECONDS)
+        self._next = now + (TERMINAL_SECONDS if self.terminal else PLAIN_SECONDS / 10 if self.verbose else PLAIN_SECONDS)
         if self.terminal:
             sys.stderr.write("\r" + text.ljust(self._width) + ("\n" if final else ""))
             self._width = len(text)
@@ -34,7 +39,12 @@ class ProgressLine:
     def note(self, text: str) -> None:
         """Say something that stays."""
         if not self.quiet:
-            sys.stderr.write(f"nvc: {text}\n")
+            sys.stderr.write(f"nvc: {printable(text)}\n")
+
+    def detail(self, text: str) -> None:
+        """Say something that only -v shows."""
+        if self.verbose:
+            self.note(text)
 
     def elapsed(self) -> float:
         """Seconds since the start."""

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from . import options
+from .progress import printable
 
 
 @click.command()
@@ -25,4 +26,4 @@ def verify(source: str, as_json: bool, **given: Any) -> None:
     if as_json:
         options.echo_json({"frames": frames, "verified": True})
     else:
-        click.echo(f"{source}: {frames} frames verified")
+        click.echo(printable(f"{source}: {frames} frames verified"))

@@ -14,9 +14,9 @@ class FitConfig:
 
     passes: int
     """How often every frame is seen; with `batch` this fixes the number of steps."""
-    batch: int = 2
-    """Frames a step."""
-    lr: float = 4e-3
+    batch: int = 1
+    """Frames a step. At equal passes one gains 1.9 dB over two (100 passes of a 32-frame clip)."""
+    lr: float = 5e-3
     """Peak learning rate of Adam, after a linear warm-up over 5 %, then a cosine to 1 %."""
     step_lr: float = 2.0
     """Learning rate of the log-domain steps and gains, relative to `lr`."""
@@ -38,8 +38,8 @@ _DRAFT = FitConfig(passes=60)
 
 PRESETS: dict[str, FitConfig] = {
     "draft": _DRAFT,
-    "fast": replace(_DRAFT, passes=300),
-    "medium": replace(_DRAFT, passes=600),
-    "slow": replace(_DRAFT, passes=1200),
-    "veryslow": replace(_DRAFT, passes=2400),
+    "fast": replace(_DRAFT, passes=200),
+    "medium": replace(_DRAFT, passes=400),
+    "slow": replace(_DRAFT, passes=800),
+    "veryslow": replace(_DRAFT, passes=1600),
 }

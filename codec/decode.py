@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -17,6 +18,7 @@ from nvc.bitstream.coefficients import read_sections
 from nvc.bitstream.constants import Limits
 from nvc.bitstream.container import Reader
 from nvc.bitstream.errors import InvalidError, LimitError, MachineError, UsageError, VerificationError
+from nvc.bitstream.header import Header
 from nvc.bitstream.program import unpack_programs
 from nvc.bitstream.segment import Segment
 
@@ -82,19 +84,20 @@ class Decoder:
 
     def frames(self, first: int = 0, last: int | None = None) -> Iterator[Batch]:
         """Batches of frames first .. last - 1 (all by default), each frame verified; VerificationError where one differs."""
-        whole = first == 0 and last is None
         end = TIMED_FRAMES if last is None else last
-        segments = self.reader.segments() if whole else self.reader.segments(first, last)
-        clock = Clock(self)
-        for segment in segments:
+        # Ticks of a variable rate add up from frame 0, so then the segments before `first` are read, though not decoded.
+        start = 0 if self.header.frame_rate is None else first
+        clock = Clock(self.header)
+        for segment in self.reader.segments(start, last):
             pts = clock.stamps(segment)
             low, high = max(first - segment.first_frame, 0), min(end - segment.first_frame, segment.frames)
-            yield from self._segment(segment, low, high, pts)
+            if low < high:
+                yield from self._segment(segment, low, high, pts)
 
     def _segment(self, segment: Segment, low: int, high: int, pts: tuple[int, ...]) -> Iterator[Batch]:
         analysis = self._analysis(segment)
         self._check_work(analysis, segment)
-        tensors = read_sections(analysis, segment)
+        tensors = read_sections(analysis, segment, self.limits)
         hashes = segment.sections[constants.HASHES]
         affordable = max(1, self.limits.max_memory_bytes // max(1, analysis.peak_memory))
         run = Interpreter(analysis, tensors, segment.frames, min(self.batch, affordable), self.device)
@@ -126,23 +129,17 @@ class Decoder:
 class Clock:
     """Time stamps of frames: counted at a constant rate, else added up from the ticks that segments carry."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self.next_pts: int | None = decoder.header.first_pts
+    def __init__(self, header: Header) -> None:
+        self.header, self.now = header, header.first_pts
 
     def stamps(self, segment: Segment) -> tuple[int, ...]:
         """The time stamps of a segment's frames, in ticks of the time base; segments must come in order."""
-        header = self.decoder.header
+        header = self.header
         if header.frame_rate is not None:
             ticks = 1 / (header.frame_rate * header.time_base)
             return tuple(header.first_pts + round((segment.first_frame + i) * ticks) for i in range(segment.frames))
-        times = segment.times or ()
-        stamps = []
-        now = self.next_pts or 0
-        for delta in times:
-            now += delta
-            stamps.append(now)
-        self.next_pts = now
+        _, *stamps = itertools.accumulate(segment.times or (), initial=self.now)
+        self.now = stamps[-1]
         return tuple(stamps)
 
 

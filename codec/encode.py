@@ -135,7 +135,8 @@ def plan_encode(clip: Clip, options: EncodeOptions) -> Plan:
         total, pixels, frames, count, (family.decoder_parameters(smallest), int(np.prod(smallest.grid.embedding)) * 16)
     )
     config = family.plan(picture, budget.parameters, options.activation)
-    program = _program(family.Network(config), options.model)
+    with torch.random.fork_rng(devices=[]):  # its random weights are not used, and not to be drawn from the caller
+        program = _program(family.Network(config), options.model)
     analysis = analyse(program, Limits())
     check_picture(analysis, header, Limits())
     return Plan(ranges, config, pack_programs([program]), analysis, budget, picture.side)

@@ -20,10 +20,11 @@ from .config import FitConfig
 from .network import Network
 from .steer import Lambda
 
-RATE_EVERY = 2  # weights move little in a step, and the rate of a small network costs as much as a frame
+RATE_EVERY = 4  # weights move little in a step, and the rate of a small network costs as much as half a frame
 STEER_EVERY = 10  # steps between two looks at the size
 REPORT_EVERY = 25
 PROJECT_EVERY = 5
+CLIP = 2.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ class Fit:
         self.steer = Lambda(budget_bits, self.pixels)
         self.generator = torch.Generator().manual_seed(seed)
         self.order = torch.empty(0, dtype=torch.int64)
+        self.norm = 0.0
         self.convolutions = list(network.convolutions())
         self.embedding = network.embedding
-        self.optimiser = torch.optim.Adam(self._groups(), lr=config.lr, betas=(0.9, 0.99), fused=True)
+        self.optimiser = torch.optim.Adam(self._groups(), lr=config.lr, betas=(0.9, 0.999), fused=True)
 
     def _groups(self) -> list[dict[str, object]]:
         named = list(self.network.named_parameters())
@@ -119,18 +121,28 @@ class Fit:
             loss = loss + self.steer.value * min(ramp, 1.0) * RATE_EVERY / self.pixels * self._rate(codes)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self._clip()
         self.optimiser.step()
         self.steer.observe(float(distortion.detach()))
         if step % PROJECT_EVERY == 0:
             self._project()
         if ramp >= 1 and step % STEER_EVERY == 0:
-            self.steer.steer(self.bits())
+            self.steer.steer(self.bits(), STEER_EVERY)
         return self.steer.distortion
 
     def _numbers(self) -> list[Tensor]:
         """Weights and biases of all layers in units of their codes, not rounded."""
         weights = [module.weight / module.step() for module in self.convolutions]
         return weights + [module.bias / module.bias_unit() for module in self.convolutions]
+
+    def _clip(self) -> None:
+        """Hold the gradient to twice its running norm: one bad frame must not throw a network into the flat part of its
+        activations.
+        """
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
+        limit = CLIP * self.norm if self.norm else math.inf
+        norm = min(float(nn.utils.clip_grad_norm_(parameters, limit)), limit)
+        self.norm = 0.95 * self.norm + 0.05 * norm if self.norm else norm
 
     def _rate(self, codes: Tensor) -> Tensor:
         """Noisy bits of the whole segment; before the embeddings are free, those of the batch stand for all."""

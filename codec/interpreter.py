@@ -123,7 +123,7 @@ def _convolution(run: Interpreter, number: int, op: Operation) -> Step:
     weight = weight.contiguous(memory_format=torch.channels_last)
     bias = run._tensor(op["bias"], op["channels"])
     shape = (run.batch, source.channels, source.height, source.width)
-    convolve = exact.choose(shape, weight, bias, groups, (source.low, source.high))
+    convolve = exact.choose(shape, weight, bias, groups)
     x = op["x"]
     return lambda values, _: convolve(values[x].contiguous(memory_format=torch.channels_last), weight, bias, groups)
 

@@ -24,6 +24,7 @@ LOW, HIGH = arithmetic.ACTIVATION_LOW, arithmetic.ACTIVATION_HIGH
 LOG2_C = quant.ACTIVATION_BITS  # the hard-swish bends at +-1, near GELU
 BIAS_STEP = 2.0**-7  # of a hidden layer: four activation units, finer buys nothing
 BOUND_MARGIN = 0.98  # of 2^24: a step may still move a little between two projections
+LOG_STEP_RAISE = 0.01  # and where that is not enough, a step grows by so much at a time
 INITIAL_LEVELS = 16.0  # an initial step puts the largest weight at this code: five bits and rising
 
 
@@ -146,12 +147,18 @@ class QuantConv(nn.Module):
     def project(self) -> None:
         """Raise the step until codes fit in 8 bits and every sum is proven to stay within 2^24 (SPEC 8.1)."""
         largest = self.weight.abs().amax() / WEIGHT_MAX
-        low, high = min(self.source.low, 0), max(self.source.high, 0)
-        positive, negative = self.weight.clamp(min=0).sum((1, 2, 3)), self.weight.clamp(max=0).sum((1, 2, 3)).neg()
-        bias = self.bias.abs() / self.source.step
-        reach = torch.maximum(positive * high - negative * low, negative * high - positive * low) + bias
-        needed = torch.maximum(largest, reach.amax() / (BOUND_MARGIN * arithmetic.EXACT))
+        reach = self._reach(self.weight, self.bias / self.source.step)
+        needed = torch.maximum(largest, reach / (BOUND_MARGIN * arithmetic.EXACT))
         self.log_step.clamp_(min=needed.log())
+        # the margin is not enough where most weights of a wide layer round up
+        while self.quantise_weights and self._reach(self.codes(), self.bias_codes()) >= arithmetic.EXACT:
+            self.log_step.add_(LOG_STEP_RAISE)
+
+    def _reach(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """The largest magnitude of the sums of `weight` (O, I, k, k) over inputs, and `bias` (O)."""
+        low, high = min(self.source.low, 0), max(self.source.high, 0)
+        positive, negative = weight.clamp(min=0).sum((1, 2, 3)), weight.clamp(max=0).sum((1, 2, 3)).neg()
+        return (torch.maximum(positive * high - negative * low, negative * high - positive * low) + bias.abs()).amax()
 
     @torch.no_grad()
     def emit(self, builder: Builder, x: int) -> int:

@@ -61,8 +61,10 @@ class Sink(ABC):
         """Stop. Nothing stays behind, unless `finish` came first (on standard output, what was written has gone)."""
         if self._open:
             self._open = False
-            self._release()
-            discard(self.path)
+            try:
+                self._release()
+            finally:
+                discard(self.path)
 
     def __enter__(self) -> Self:
         return self

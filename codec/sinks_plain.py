@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -56,7 +57,8 @@ class RawSink(Sink):
 
     def _release(self) -> None:
         if self.target != "-":
-            self._file.close()
+            with contextlib.suppress(OSError):  # a full disk says so again, for what is still in the buffer
+                self._file.close()
 
 
 class Y4mSink(RawSink):

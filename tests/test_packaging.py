@@ -1,0 +1,67 @@
+"""pyproject.toml lists all that must be in a wheel: an editable install works without, and only the wheel would break."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+FOLDERS: dict[str, str] = SETUPTOOLS["package-dir"]
+BUILT = {"build", "dist", "venv", "node_modules"}
+
+
+def packages_on_disk() -> set[Path]:
+    """Every folder of the repository with an __init__.py, but for hidden and built ones."""
+    found = (path.parent.relative_to(ROOT) for path in ROOT.glob("*/**/__init__.py"))
+    return {path for path in found if not any(part.startswith(".") or part in BUILT for part in path.parts)}
+
+
+def folder_of(package: str) -> Path:
+    """Where setuptools finds a package: the longest prefix in package-dir decides."""
+    prefix = max((name for name in FOLDERS if (package + ".").startswith(name + ".")), key=len)
+    return Path(FOLDERS[prefix], *package.removeprefix(prefix).strip(".").split("."))
+
+
+def test_every_package_folder_is_in_the_wheel_and_no_other() -> None:
+    assert {folder_of(package) for package in SETUPTOOLS["packages"]} == packages_on_disk()
+
+
+def test_every_mapped_folder_is_a_package_below_nvc() -> None:
+    assert set(FOLDERS) <= set(SETUPTOOLS["packages"])
+    assert {f"nvc.{folder}": folder for folder in FOLDERS.values()} == FOLDERS
+
+
+def test_types_and_the_specification_are_shipped() -> None:
+    data = SETUPTOOLS["package-data"]
+    assert all((ROOT / folder / "py.typed").is_file() for folder in FOLDERS.values())
+    assert "py.typed" in data["*"]
+    assert "SPEC.md" in data["nvc.bitstream"]
+
+
+def test_every_pattern_of_shipped_data_finds_something() -> None:
+    for package, patterns in SETUPTOOLS["package-data"].items():
+        for folder in FOLDERS.values() if package == "*" else [folder_of(package)]:
+            assert all(any((ROOT / folder).glob(pattern)) for pattern in patterns), (package, patterns)
+
+
+def test_the_command_exists() -> None:
+    module, _, function = PROJECT["project"]["scripts"]["nvc"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_what_the_product_imports_is_what_it_depends_on() -> None:
+    names = set()
+    for path in (path for folder in FOLDERS.values() for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(str(node.module).split(".")[0])
+    third_party = {name.replace("_", "-") for name in names - set(sys.stdlib_module_names) - {"nvc"}}
+    assert third_party == {re.split(r"[<>=~! ]", dependency)[0] for dependency in PROJECT["project"]["dependencies"]}
