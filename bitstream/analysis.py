@@ -14,7 +14,8 @@ from .header import Header
 from .program import Op, Operation, Program
 from .tensors import Kind, TensorSpec
 
-MAX_ELEMENTS = 1 << 28  # values in one map of one frame (SPEC 9)
+MAX_ELEMENTS = 1 << 28  # values in one map of one frame (SPEC 8.7)
+MAX_CHANNELS = 16384  # SPEC 8.7: the 2^24 proof keeps an interval for each channel of each value
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def analyse(program: Program, limits: Limits) -> Analysis:
     result = Analysis(program)
     for number, operation in enumerate(program.operations):
         made = _RULES[operation.code](result, operation)
+        if made.channels > MAX_CHANNELS:
+            raise LimitError("map", f"value v{number} has {made.channels} channels, over the limit of {MAX_CHANNELS}")
         if made.elements > MAX_ELEMENTS:
             raise LimitError("map", f"value v{number} has {made.elements} elements, over the limit of {MAX_ELEMENTS}")
         result.maps.append(made)

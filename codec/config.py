@@ -15,8 +15,8 @@ class FitConfig:
     passes: int
     """How often every frame is seen; with `batch` this fixes the number of steps."""
     batch: int = 1
-    """Frames a step. At equal passes one gains 1.9 dB over two (100 passes of a 32-frame clip)."""
-    lr: float = 5e-3
+    """Frames a step. At equal passes one beats two: 29.9 against 28.4 dB after 100 passes of 32 frames of 320x180 at 0.25 bpp."""
+    lr: float = 4e-3
     """Peak learning rate of Adam, after a linear warm-up over 5 %, then a cosine to 1 %."""
     step_lr: float = 2.0
     """Learning rate of the log-domain steps and gains, relative to `lr`."""

@@ -54,7 +54,7 @@ class Fit:
         self.norm = 0.0
         self.convolutions = list(network.convolutions())
         self.embedding = network.embedding
-        self.optimiser = torch.optim.Adam(self._groups(), lr=config.lr, betas=(0.9, 0.999), fused=True)
+        self.optimiser = torch.optim.Adam(self._groups(), lr=config.lr, betas=(0.9, 0.99), fused=True)
 
     def _groups(self) -> list[dict[str, object]]:
         named = list(self.network.named_parameters())

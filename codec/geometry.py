@@ -74,7 +74,8 @@ def _plan_axis(size: int, side: float, blocks: int) -> tuple[int, tuple[int, ...
         padding = cells * reach / size - 1
         if padding > MAX_PADDING:
             continue
-        cost = abs(math.log(cells / wanted)) + 4 * padding
+        uneven = sum(math.log(stride) ** 2 for stride in strides)  # 5 4 4 2 2 before 5 4 4 4 1, as HNeRV has it
+        cost = abs(math.log(cells / wanted)) + 4 * padding + 0.001 * uneven
         if best is None or cost < best[0]:
             best = (cost, cells, strides)
     if best is None:

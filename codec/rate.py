@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_SCALE = 0.05  # a tensor of almost only zeros: 1e-4 bit a value, as low as the bank goes
+HEADER_BITS = 8  # of a tensor, or of a channel of embeddings: mode and scale (SPEC 7)
 LN2 = math.log(2.0)
 
 
@@ -36,9 +37,10 @@ def tensors_bits(tensors: Sequence[Tensor], generator: torch.Generator | None = 
     if generator is not None:
         values = values + _noise(values, generator)
     sizes = [tensor.numel() for tensor in tensors]
-    means = torch.stack([part.abs().mean() for part in torch.split(values, sizes)]).clamp(min=SMALLEST_SCALE)
-    scale = means.repeat_interleave(torch.tensor(sizes, device=values.device), output_size=values.numel())
-    return laplace_bits(values, scale).sum()
+    means = torch.stack([part.abs().mean() for part in torch.split(values, sizes)])
+    counts = torch.tensor(sizes, device=values.device)
+    scale = _scale(means, rounded=generator is None).repeat_interleave(counts, output_size=values.numel())
+    return laplace_bits(values, scale).sum() + HEADER_BITS * len(tensors)
 
 
 def embedding_bits(codes: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -46,10 +48,11 @@ def embedding_bits(codes: Tensor, generator: torch.Generator | None = None) -> T
     a scalar.
     """
     values = codes if generator is None else codes + _noise(codes, generator)
-    total = _per_channel(values)
+    rounded = generator is None
+    total = _per_channel(values, rounded)
     if values.shape[0] > 1:
         residual = torch.cat([values[:1], values[1:] - values[:-1]])
-        total = torch.minimum(total, _per_channel(residual))
+        total = torch.minimum(total, _per_channel(residual, rounded))
     return total.sum()
 
 
@@ -57,6 +60,13 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
     return (torch.rand(like.shape, generator=generator) - 0.5).to(like.device)
 
 
-def _per_channel(values: Tensor) -> Tensor:
-    scale = values.abs().mean(dim=(0, 2, 3), keepdim=True).clamp(min=SMALLEST_SCALE)
-    return laplace_bits(values, scale).sum(dim=(0, 2, 3))
+def _scale(mean: Tensor, rounded: bool) -> Tensor:
+    """The Laplace scale for a mean magnitude; rounding to integers shrinks the mean of small values, by a law that is known."""
+    if rounded:
+        mean = 0.5 / torch.asinh(0.5 / mean.clamp(min=1e-6))
+    return mean.clamp(min=SMALLEST_SCALE)
+
+
+def _per_channel(values: Tensor, rounded: bool) -> Tensor:
+    scale = _scale(values.abs().mean(dim=(0, 2, 3), keepdim=True), rounded)
+    return laplace_bits(values, scale).sum(dim=(0, 2, 3)) + HEADER_BITS

@@ -14,7 +14,7 @@ DEFAULT_BPP = 0.2
 RAW_BPP = {"yuv420p": 12, "rgb24": 24}
 LEAST_BITS = 1.2  # per weight: below, a network of this size is mostly zeros and a smaller one does better
 # Per weight. After 100 passes 4.1 was better than 5.6 and 2.7 by 0.4 dB and more; longer fits bear wider networks.
-USUAL_BITS = 3.3
+USUAL_BITS = 3.7
 SHARE = 0.9  # of the bits goes to weights; embeddings of 128 values a frame take the rest
 ROOM = 2.0  # the default leaves the smallest network so much more than it needs at least
 
