@@ -55,7 +55,9 @@ def main() -> None:
         root = Path(folder)
         source = root / "source.mkv"
         width, height = options.scale.split("x")
-        made = ["-i", options.clip, "-vf", f"scale={width}:{height}:flags=bicubic"] if options.clip else ["-f", "lavfi", "-i", SOURCE]
+        made = ["-f", "lavfi", "-i", SOURCE]
+        if options.clip:
+            made = ["-i", options.clip, "-vf", f"scale={width}:{height}:flags=bicubic"]
         run(ffmpeg_exe(), "-v", "error", *made, "-frames:v", str(options.frames), "-an", "-c:v", "ffv1", str(source))
         rows = [nvc(root, source, options.bpp, options.preset)]
         rows.append(x265(root, source, rows[0].bytes))
