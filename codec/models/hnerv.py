@@ -60,7 +60,7 @@ def _config(picture: Picture, grid: Grid, width: int, activation: str) -> Config
 
 
 def kernel(block: int) -> int:
-    """The kernel of block i: 1, 3, 5, 5, ... (HNeRV section 3.2)."""
+    """The kernel of block i: 1, 3, 5, 5, ... (HNeRV, balanced parameters)."""
     return min(1 + 2 * block, 5)
 
 
