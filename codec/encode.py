@@ -131,9 +131,8 @@ def plan_encode(clip: Clip, options: EncodeOptions) -> Plan:
     pix_fmt = "yuv420p" if header.pixel_format == constants.PIXEL_FORMATS["yuv420p"] else "rgb24"
     total = options.target.total_bytes(pixels, _duration(clip), pix_fmt)
     smallest = family.plan(picture, 0, options.activation)
-    budget = plan_budget(
-        total, pixels, frames, count, (family.decoder_parameters(smallest), int(np.prod(smallest.grid.embedding)) * 16)
-    )
+    values = int(np.prod(smallest.grid.embedding)) * smallest.embedding_channels
+    budget = plan_budget(total, pixels, frames, count, (family.decoder_parameters(smallest), values))
     config = family.plan(picture, budget.parameters, options.activation)
     with torch.random.fork_rng(devices=[]):  # its random weights are not used, and not to be drawn from the caller
         program = _program(family.Network(config), options.model)

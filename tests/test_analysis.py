@@ -17,7 +17,7 @@ from test_spec import table
 from nvc.bitstream import canonical
 from nvc.bitstream.analysis import MAX_ELEMENTS, Parameter, analyse, check_picture
 from nvc.bitstream.constants import Limits
-from nvc.bitstream.errors import BitstreamError
+from nvc.bitstream.errors import BitstreamError, LimitError
 from nvc.bitstream.header import Header
 from nvc.bitstream.program import Op, unpack_programs
 from nvc.bitstream.tensors import Kind
@@ -282,3 +282,12 @@ def test_compute_is_limited_per_frame_per_pixel_and_per_file() -> None:
     for less in ({"max_macs_per_frame": work - 1}, {"max_macs_per_pixel": 1}, {"max_macs_total": 10 * work - 1}):
         assert picture(*ROWS, header=RGB, limits=replace(exact, **less)) == "limit.compute"
     assert picture(*ROWS, header=replace(RGB, frame_count=None), limits=replace(exact, max_macs_total=1)) is None
+
+
+def test_the_multiply_adds_of_one_frame_have_a_limit_of_their_own() -> None:
+    network = random_network(3)
+    analysis = analyse(network.program, Limits())
+    check_picture(analysis, network.header, Limits(max_macs_per_frame=analysis.work))
+    with pytest.raises(LimitError, match="a frame needs") as refused:
+        check_picture(analysis, network.header, Limits(max_macs_per_frame=analysis.work - 1))
+    assert refused.value.code == "limit.compute"
