@@ -24,6 +24,7 @@ from nvc.bitstream.analysis import Analysis, analyse
 from nvc.bitstream.constants import Limits
 from nvc.bitstream.header import Header
 from nvc.bitstream.program import Builder
+from nvc.codec.config import Design
 from nvc.codec.decode import CPU_BATCH, CUDA_BATCH, open_device
 from nvc.codec.geometry import Picture
 from nvc.codec.interpreter import Interpreter
@@ -50,7 +51,7 @@ def plain(network: hnerv.Network, codes: Tensor, device: torch.device) -> Callab
     head = layer(network.head)
     embeddings = (codes / 16).to(device)
     picture = network.config.picture
-    activate = ACTIVATIONS[network.config.activation]
+    activate = ACTIVATIONS[network.config.design.activation]
 
     def render(first: int, count: int) -> object:
         with torch.inference_mode():
@@ -86,7 +87,7 @@ def build(width: int, height: int, parameters: int, activation: str) -> tuple[hn
     """A quantised random network with its program."""
     header = Header(width=width, height=height, pixel_format=0, frame_rate=Fraction(25), frame_count=FRAMES)
     torch.manual_seed(0)
-    network = hnerv.Network(hnerv.plan(Picture.of(header), parameters, activation))
+    network = hnerv.Network(hnerv.plan(Picture.of(header), parameters, Design(activation=activation)))
     network.quantise()
     for conv in network.convolutions():
         conv.project()

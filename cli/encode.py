@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nvc.codec.config import MODELS, PRESETS
+from nvc.codec.config import MODELS, PRESETS, Design
 
 from . import options
 from .progress import ProgressLine
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--bpp", type=float, help="Size of the file in bits per luma sample.")
 @click.option("--bitrate", type=options.Amount(), help="Size of the file in bits per second, e.g. 300k.")
 @click.option("--size", type=options.Amount(), help="Size of the file in bytes, e.g. 200k.")
+@click.option("--target-psnr", type=float, help="PSNR of the file in dB: 6:1:1, or RGB. Takes several fits.")
 @click.option("--frames", type=options.FrameRange(), help="Frames A to B - 1 of the source.")
 @click.option("--crop", type=options.Size(), help="Crop around the centre, before --scale.")
 @click.option("--scale", type=options.Size(), help="Scale as ffmpeg's scale=W:H:flags=bicubic does.")
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
 @click.option(
     "--segment", type=click.IntRange(1, 4096), default=300, show_default=True, help="Most frames a network covers."
 )
-@click.option("--activation", type=click.Choice(["hswish", "relu", "gelu"]), default="hswish", show_default=True)
+@click.option(
+    "--activation", type=click.Choice(["hswish", "relu", "gelu", "sine"]), default="hswish", show_default=True
+)
+@click.option(
+    "--prune", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of the weights to set to zero, e.g. 0.1."
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @options.computing
 @options.writing
@@ -40,14 +46,15 @@ if TYPE_CHECKING:
 def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     """Fit a network to the video IN and write it to OUT.nvc.
 
-    IN is any file that ffmpeg reads, `-` for Y4M on standard input, or a folder of numbered images. Without --bpp, --bitrate or
-    --size the file gets 0.2 bpp, or more for tiny clips.
+    IN is any file that ffmpeg reads, `-` for Y4M on standard input, or a folder of numbered images. Without --bpp, --bitrate, --size
+    or --target-psnr the file gets 0.2 bpp, or more for tiny clips.
     """
-    from nvc.bitstream.errors import OutputError, UsageError
+    from nvc.bitstream.errors import OutputError, TargetError, UsageError
     from nvc.codec import outputs
     from nvc.codec.decode import open_device
     from nvc.codec.encode import EncodeOptions
     from nvc.codec.encode import encode as run
+    from nvc.codec.search import TOLERANCE
     from nvc.codec.target import Target
     from nvc.codec.video import ReadOptions, read_clip
 
@@ -55,7 +62,7 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
         raise UsageError("output", "-: an .nvc file is written to a name, not to standard output")
     if outputs.same_file(source, output):
         raise OutputError("same", f"{output}: is the input; choose another name")
-    target = Target(given["bpp"], given["bitrate"], given["size"])
+    target = Target(given["bpp"], given["bitrate"], given["size"], given["target_psnr"])
     outputs.check_file(output, given["overwrite"])
     options.set_threads(given["threads"])
     device = open_device(given["device"])
@@ -65,23 +72,34 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     progress.detail(f"{len(clip.pts)} frames of {clip.header.width}x{clip.header.height}, {options.machine(device)}")
     for note in clip.notes:
         progress.note(note)
+    design = Design(activation=given["activation"])
     chosen = EncodeOptions(
-        given["model"], given["preset"], target, given["segment"], given["seed"], given["activation"]
+        given["model"], given["preset"], target, given["segment"], given["seed"], design, given["prune"]
     )
     with outputs.atomic_file(output, given["overwrite"]) as file:
         result = run(clip, file, chosen, device, lambda state: _show(progress, state))
-    if not 0.9 <= result.bytes / result.target_bytes <= 1.1 and any((target.bpp, target.bitrate, target.size)):
-        progress.note(f"the file has {result.bytes} bytes, {result.bytes / result.target_bytes - 1:+.1%} of the target")
+    off = result.bytes / result.target_bytes - 1
+    if not -0.05 <= off <= 0.02 and any((target.bpp, target.bitrate, target.size)):
+        progress.note(f"the file has {result.bytes} bytes, {off:+.1%} of the target")
     _report(clip, chosen.model, result, as_json, given["quiet"])
+    if target.psnr is not None and abs(result.psnr - target.psnr) > TOLERANCE:
+        raise TargetError(
+            "psnr",
+            f"{output}: has {result.psnr:.2f} dB, not {target.psnr:g}; it was written all the same; a slower --preset gets further",
+        )
 
 
 def _show(progress: ProgressLine, state: SegmentProgress) -> None:
     done = (state.number + state.fit.step / state.fit.steps) / state.segments
-    speed = (state.number * state.fit.steps + state.fit.step) / max(progress.elapsed(), 1e-3)
+    fits = state.attempt * state.segments + state.number
+    speed = (fits * state.fit.steps + state.fit.step) / max(progress.elapsed(), 1e-3)
     segment = f"segment {state.number + 1}/{state.segments}  " if state.segments > 1 else ""
+    if state.fit.note:
+        progress.note(segment + state.fit.note)
+    attempt = f"fit {state.attempt + 1}  " if state.attempt else ""
     progress.show(
-        f"encode  {segment}step {state.fit.step}/{state.fit.steps}  {state.fit.psnr:.2f} dB  {state.bpp:.3f} bpp  "
-        f"{speed:.1f} steps/s  {progress.left(done)} left",
+        f"encode  {attempt}{segment}step {state.fit.step}/{state.fit.steps}  {state.fit.psnr:.2f} dB  {state.bpp:.3f} bpp  "
+        f"{speed:.1f} steps/s  {progress.left((state.attempt + done) / (state.attempt + 1))} left",
         final=done >= 1,
     )
 

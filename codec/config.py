@@ -9,29 +9,54 @@ MODELS = ("hnerv",)
 
 
 @dataclass(frozen=True)
+class Design:
+    """What a network is made of, apart from its size. The defaults follow from bench/results."""
+
+    activation: str = "hswish"
+    """hswish, relu, gelu or sine: what follows a requantisation (SPEC 8.5)."""
+    skip: bool = False
+    """Every block adds its input, enlarged bilinearly, before its activation (NeRV++, Ghorbel et al. 2024)."""
+    channel_steps: bool = False
+    """A learned step for every output channel instead of one for a weight tensor."""
+
+
+@dataclass(frozen=True)
 class FitConfig:
-    """How a network is fitted. Fractions are of the steps."""
+    """How a network is fitted. Fractions are of the steps. Where a value comes from an ablation, it is in bench/results."""
 
     passes: int
-    """How often every frame is seen; with `batch` this fixes the number of steps."""
+    """How often every frame is seen; with `batch` and `band` this fixes the number of steps."""
     batch: int = 1
-    """Frames a step. At equal passes one beats two: 29.9 against 28.4 dB after 100 passes of 32 frames of 320x180 at 0.25 bpp."""
-    lr: float = 5e-3
+    """Frames a step."""
+    band: float = 1.0
+    """Share of a frame's height that a step computes in the last block and the head."""
+    optimiser: str = "muon"
+    """For convolutions: muon, or adam with `lr`."""
+    lr: float = 2e-3
     """Peak learning rate of Adam, after a linear warm-up over 5 %, then a cosine to 1 %."""
-    step_lr: float = 2.0
+    matrix_lr: float = 3e-2
+    """Peak learning rate of Muon, in its RMS-matched form: an element moves by about 0.2 of it in a step."""
+    momentum: float = 0.85
+    """Of Muon. Short fits want a short memory: 0.95 was 0.3 dB worse after 60 passes."""
+    step_lr: float = 4.0
     """Learning rate of the log-domain steps and gains, relative to `lr`."""
     quantise_at: float = 0.15
-    """From here weights and embeddings are rounded in the forward pass and their bits are in the loss."""
+    """From here weights and embeddings are rounded in the forward pass, their bits are in the loss, and the encoder is gone: the
+    embeddings are parameters of their own."""
     full_rate_at: float = 0.35
     """Here lambda has its full value and starts to be steered to the size that was asked for."""
-    free_at: float = 0.5
-    """From here the encoder is gone and the embeddings are parameters of their own."""
+    prune_at: float = 0.5
+    """Here `prune` takes effect."""
+    prune: float = 0.0
+    """Share of the weights, the smallest by magnitude over all layers, that is set to zero for good."""
+    hard_at: float = 0.75
+    """Until here convolutions may compute in bfloat16 where that is faster; from here on they are the decoder's."""
     min_steps: int = 300
     """Very short clips are fitted for so many steps all the same."""
 
     def steps(self, frames: int) -> int:
         """Optimiser steps for a segment of `frames` frames."""
-        return max(self.min_steps, -(-self.passes * frames // min(self.batch, frames)))
+        return max(self.min_steps, round(self.passes * frames / (min(self.batch, frames) * self.band)))
 
 
 _DRAFT = FitConfig(passes=40)

@@ -1,12 +1,11 @@
-"""Frames to bytes: plan the segments and the network, fit, quantise, decode what will be written, pack."""
+"""Frames to bytes: plan, fit every segment, decode what will be written, pack."""
 
 from __future__ import annotations
 
-import itertools
+import io
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -14,61 +13,45 @@ import torch
 from numpy.typing import NDArray
 
 from nvc.bitstream import constants
-from nvc.bitstream.analysis import Analysis, analyse, check_picture
 from nvc.bitstream.bounds import prove
 from nvc.bitstream.coefficients import digest, write_sections
-from nvc.bitstream.constants import Limits
 from nvc.bitstream.container import Writer
-from nvc.bitstream.program import Builder, Program, pack_programs
-from nvc.bitstream.segment import Segment
+from nvc.bitstream.program import Builder
+from nvc.bitstream.tensors import Kind
 
 from .canvas import Planes, to_canvas
-from .config import PRESETS, VERSION, FitConfig
 from .decode import CPU_BATCH, CUDA_BATCH, frame_hash
 from .fit import Fit, Progress
-from .geometry import Picture
 from .interpreter import Interpreter
 from .metrics import Quality
 from .models import FAMILIES
-from .network import Network
-from .target import Budget, Target, plan_budget
+from .plan import EncodeOptions, Plan, pack, plan_encode
+from .search import search
+from .target import RAW_BPP, Target
 from .video import Clip
 
+__all__ = ["EncodeOptions", "EncodeResult", "Plan", "SegmentProgress", "encode", "fit_segment", "plan_encode"]
+
 Tensors = list[NDArray[np.int64]]
-
-SEGMENT_FRAMES = 300  # by default at most: ten seconds to seek in, and long enough to share a network
-
-
-@dataclass(frozen=True)
-class EncodeOptions:
-    """What the user chose. `segment` is the most frames a network is shared by; `activation` that of the decoder."""
-
-    model: str = "hnerv"
-    preset: str = "fast"
-    target: Target = field(default_factory=Target)
-    segment: int = SEGMENT_FRAMES
-    seed: int = 0
-    activation: str = "hswish"
-
-    @property
-    def fit(self) -> FitConfig:
-        """The settings of the preset."""
-        return PRESETS[self.preset]
 
 
 @dataclass(frozen=True)
 class SegmentProgress:
-    """A fit's progress and where it is: segment `number` of `segments`, `bpp` of the frames it covers."""
+    """A fit's progress and where it is: segment `number` of `segments` of attempt `attempt`, `bpp` of the frames it covers."""
 
     number: int
     segments: int
     fit: Progress
     bpp: float
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """`quality` is that of the file as decoded; `parameters` counts weights and biases of all segments."""
+    """`quality` is that of the file as decoded; `parameters` counts weights and biases of all segments.
+
+    `target_bytes` is the size that was aimed at: where a PSNR was asked for, the one that should give it.
+    """
 
     bytes: int
     target_bytes: float
@@ -76,29 +59,56 @@ class EncodeResult:
     parameters: int
     seconds: float
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What is settled before fitting: frame ranges, the network's shape, its program, and the bits."""
-
-    ranges: list[tuple[int, int]]
-    config: object
-    model: bytes
-    analysis: Analysis
-    budget: Budget
-    side: int
+    @property
+    def psnr(self) -> float:
+        """The PSNR that a target is compared with, in dB: 6:1:1, or of RGB."""
+        return float(self.quality.headline.mean())
 
 
 def encode(
     clip: Clip, file: BinaryIO, options: EncodeOptions, device: torch.device, report: Callable[[SegmentProgress], None]
 ) -> EncodeResult:
-    """Fit a network to each segment and write the file as it goes; TargetError before the first fit if it cannot be met."""
+    """Fit a network to each segment and write the file as it goes; TargetError before the first fit if a size cannot be met.
+
+    A PSNR may take several files, of which the one that comes nearest is written, within search.TOLERANCE or not.
+    """
     started = time.monotonic()
+    run = _encode if options.target.psnr is None else _encode_for_psnr
+    return replace(run(clip, file, options, device, report), seconds=time.monotonic() - started)
+
+
+def _encode_for_psnr(
+    clip: Clip, file: BinaryIO, options: EncodeOptions, device: torch.device, report: Callable[[SegmentProgress], None]
+) -> EncodeResult:
+    wanted = options.target.psnr
+    assert wanted is not None
+    made: dict[float, tuple[bytes, EncodeResult]] = {}
+
+    def fit(size: float) -> float:
+        attempt, data = len(made), io.BytesIO()
+        sized = replace(options, target=Target(size=size))
+        result = _encode(clip, data, sized, device, lambda state: report(replace(state, attempt=attempt)))
+        made[size] = data.getvalue(), result
+        return result.psnr
+
+    usual = plan_encode(clip, replace(options, target=Target()))
+    pixels = clip.header.width * clip.header.height * len(clip.pts)
+    raw = RAW_BPP["rgb24" if usual.side == 1 else "yuv420p"] * pixels / 8
+    best = search(wanted, usual.total_bytes, (usual.least_bytes, max(raw, usual.total_bytes)), fit)
+    data, result = made[best.size]
+    file.write(data)
+    return result
+
+
+def _encode(
+    clip: Clip, file: BinaryIO, options: EncodeOptions, device: torch.device, report: Callable[[SegmentProgress], None]
+) -> EncodeResult:
+    """One file of the size that the options ask for; `seconds` is left at 0."""
     plan = plan_encode(clip, options)
-    metadata: dict[str, str | int] = {"encoder": f"nvc {VERSION}", "preset": options.preset, "seed": options.seed}
     counter = _Counter(file)
-    writer = Writer(cast(BinaryIO, counter), clip.header, plan.model, metadata)
+    writer = Writer(cast(BinaryIO, counter), clip.header, plan.model, options.metadata)
     qualities: list[Quality] = []
+    left, frames_left = plan.bits, len(clip.pts)
     for number, (first, last) in enumerate(plan.ranges):
         planes: Planes = tuple(plane[first:last] for plane in clip.planes)  # type: ignore[assignment]
 
@@ -106,39 +116,17 @@ def encode(
             pixels = clip.header.width * clip.header.height * frames
             report(SegmentProgress(number, len(plan.ranges), progress, progress.bits / pixels))
 
-        tensors = fit_segment(planes, plan, options, number, device, told)
+        bits = max(left, 1.0) * (last - first) / frames_left  # what a segment leaves or takes too much, the next ones share
+        tensors = fit_segment(planes, plan, options, number, bits, device, told)
         hashes, quality = _decode(planes, plan, tensors, device)
-        writer.add(_segment(clip, plan.analysis, tensors, hashes, (first, last)))
+        sections = write_sections(plan.analysis, tensors, last - first)
+        left, frames_left = left - 8 * sum(map(len, sections.values())), frames_left - (last - first)
+        writer.add(pack(clip, sections | {constants.HASHES: hashes}, digest(tensors), (first, last)))
         qualities.append(quality)
     writer.finish()
-    weights = [p for p in plan.analysis.parameters if p.kind.value in ("weight", "bias")]
+    weights = [p for p in plan.analysis.parameters if p.kind in (Kind.WEIGHT, Kind.BIAS)]
     count = sum(int(np.prod(p.shape)) for p in weights) * len(plan.ranges)
-    return EncodeResult(
-        counter.bytes, plan.budget.total_bytes, Quality.join(qualities), count, time.monotonic() - started
-    )
-
-
-def plan_encode(clip: Clip, options: EncodeOptions) -> Plan:
-    """Cut the clip into segments of equal length and choose the network that suits the budget."""
-    header = clip.header
-    frames = len(clip.pts)
-    family = FAMILIES[options.model]
-    picture = Picture.of(header)
-    count = -(-frames // min(options.segment, Limits().max_segment_frames))
-    edges = [frames * i // count for i in range(count + 1)]
-    ranges = list(itertools.pairwise(edges))
-    pixels = header.width * header.height * frames
-    pix_fmt = "yuv420p" if header.pixel_format == constants.PIXEL_FORMATS["yuv420p"] else "rgb24"
-    total = options.target.total_bytes(pixels, _duration(clip), pix_fmt)
-    smallest = family.plan(picture, 0, options.activation)
-    values = int(np.prod(smallest.grid.embedding)) * smallest.embedding_channels
-    budget = plan_budget(total, pixels, frames, count, (family.decoder_parameters(smallest), values))
-    config = family.plan(picture, budget.parameters, options.activation)
-    with torch.random.fork_rng(devices=[]):  # its random weights are not used, and not to be drawn from the caller
-        program = _program(family.Network(config), options.model)
-    analysis = analyse(program, Limits())
-    check_picture(analysis, header, Limits())
-    return Plan(ranges, config, pack_programs([program]), analysis, budget, picture.side)
+    return EncodeResult(counter.bytes, plan.total_bytes, Quality.join(qualities), count, 0.0)
 
 
 def fit_segment(
@@ -146,17 +134,17 @@ def fit_segment(
     plan: Plan,
     options: EncodeOptions,
     number: int,
+    bits: float,
     device: torch.device,
     report: Callable[[Progress], None],
 ) -> Tensors:
-    """Fit one segment; the integer parameters of its program, proven to stay within 2^24."""
+    """Fit segment `number` to `bits`; the integer parameters of its program, proven to stay within 2^24."""
     family = FAMILIES[options.model]
-    frames = len(planes[0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed + number)
         network = family.Network(plan.config)
     canvas = to_canvas(planes, plan.side, network.grid.size)
-    fit = Fit(network, canvas.to(device), options.fit, plan.budget.bits_per_frame * frames, options.seed + number)
+    fit = Fit(network, canvas.to(device), options.fit, bits, options.seed + number)
     codes = fit.run(report)
     builder = Builder(options.model)
     network.emit(builder, codes.cpu().numpy().astype(np.int64))
@@ -173,34 +161,6 @@ def _decode(planes: Planes, plan: Plan, tensors: Tensors, device: torch.device) 
     decoded: Planes = tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))  # type: ignore[assignment]
     hashes = b"".join(frame_hash([plane[t] for plane in decoded]) for t in range(frames))
     return hashes, Quality.of(planes, decoded, rgb=plan.side == 1)
-
-
-def _segment(clip: Clip, analysis: Analysis, tensors: Tensors, hashes: bytes, span: tuple[int, int]) -> Segment:
-    first, last = span
-    times = None
-    if clip.header.frame_rate is None:
-        before = (clip.header.first_pts, *clip.pts)
-        times = tuple(before[t + 1] - before[t] for t in range(first, last))
-    sections = write_sections(analysis, tensors, last - first) | {constants.HASHES: hashes}
-    return Segment(first, last - first, 0, digest(tensors), sections, times)
-
-
-def _program(network: Network, name: str) -> Program:
-    """The program of a network, which depends on its shape alone."""
-    network.quantise()
-    builder = Builder(name)
-    network.emit(builder, None)
-    return builder.program()
-
-
-def _duration(clip: Clip) -> Fraction | None:
-    """Seconds from the first frame to the end of the last; None where a variable rate leaves only one frame."""
-    if clip.header.frame_rate is not None:
-        return len(clip.pts) / clip.header.frame_rate
-    if len(clip.pts) < 2:
-        return None
-    span = (clip.pts[-1] - clip.pts[0]) * clip.header.time_base
-    return span * len(clip.pts) / (len(clip.pts) - 1)
 
 
 class _Counter:

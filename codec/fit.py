@@ -1,4 +1,4 @@
-"""The training loop: fits one network to one segment, rate and distortion together. The only file with an optimiser.
+"""The training loop: fits one network to one segment, rate and distortion together.
 
 The loss is D + lambda R: D the weighted squared error of samples 0..255 (canvas.py), R the predicted bits per pixel of all
 weights, biases and embeddings (rate.py), lambda steered towards the wanted size (steer.py). See config.FitConfig for the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,32 +19,39 @@ from . import rate
 from .canvas import Canvas
 from .config import FitConfig
 from .network import Network
+from .optimiser import Optimiser
+from .precision import set_half
+from .recovery import Recovery
 from .steer import Lambda
 
 RATE_EVERY = 4  # weights move little in a step, and the rate of a small network costs as much as half a frame
 STEER_EVERY = 10  # steps between two looks at the size
 REPORT_EVERY = 25
 PROJECT_EVERY = 5
-CLIP = 2.0
+CHECKS = 50  # of a fit, for divergence
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a fit tells now and then: `psnr` is of the 6:1:1 distortion, `bits` of weights, biases and embeddings together."""
+    """What a fit tells now and then: `psnr` is of the 6:1:1 distortion, `bits` of weights, biases and embeddings together.
+
+    `note` is empty, or a line that should stay.
+    """
 
     step: int
     steps: int
     psnr: float
     bits: float
+    note: str = ""
 
 
 class Fit:
-    """One fit: the network, its optimiser and, once they are free, its embeddings."""
+    """One fit: the network, its optimiser and, once the encoder is gone, its embeddings."""
 
     def __init__(self, network: Network, canvas: Canvas, config: FitConfig, budget_bits: float, seed: int) -> None:
         device = canvas.frames.device
         self.network, self.canvas, self.config = network.to(device), canvas, config
-        self.frames = canvas.frames.shape[0]
+        self.frames, _, self.height, _ = canvas.frames.shape
         self.steps = config.steps(self.frames)
         self.table: nn.Parameter | None = None
         side = 2 if canvas.frames.shape[1] == 6 else 1  # a 4:2:0 canvas has four luma phases
@@ -51,49 +59,62 @@ class Fit:
         self.steer = Lambda(budget_bits, self.pixels)
         self.generator = torch.Generator().manual_seed(seed)
         self.order = torch.empty(0, dtype=torch.int64)
-        self.norm = 0.0
         self.convolutions = list(network.convolutions())
         self.embedding = network.embedding
-        self.optimiser = torch.optim.Adam(self._groups(), lr=config.lr, betas=(0.9, 0.99), fused=True)
-
-    def _groups(self) -> list[dict[str, object]]:
-        named = list(self.network.named_parameters())
-        steps = [p for name, p in named if name.endswith(("log_step", "log_gain"))]
-        others = [p for name, p in named if not name.endswith(("log_step", "log_gain"))]
-        return [{"params": others, "scale": 1.0}, {"params": steps, "scale": self.config.step_lr}]
+        self.optimiser = Optimiser(network, config)
+        self.recovery = Recovery(self.state, self.restore)
 
     def run(self, report: Callable[[Progress], None]) -> Tensor:
         """Fit, and return the embedding codes (T, C, h, w): integers as float32."""
+        check_every = max(self.steps // CHECKS, 1)
         for step in range(self.steps):
             self._enter(step)
-            distortion = self._step(step)
-            if step % REPORT_EVERY == 0 or step == self.steps - 1:
-                psnr = 10 * math.log10(255**2 / max(self.steer.distortion or distortion, 1e-9))
-                report(Progress(step + 1, self.steps, psnr, self.bits()))
+            self._step(step)
+            if step % check_every == check_every - 1 and self.recovery.check(self.steer.distortion):
+                lost = f"the fit diverged at step {step + 1}; back to its last good state with {self.recovery.rate:g} of the rate"
+                report(self._progress(step, lost))
+            elif step % REPORT_EVERY == 0 or step == self.steps - 1:
+                report(self._progress(step))
         self._project()
         with torch.no_grad():
             return self.codes().detach()
+
+    def _progress(self, step: int, note: str = "") -> Progress:
+        psnr = 10 * math.log10(255**2 / max(self.steer.distortion, 1e-9))
+        return Progress(step + 1, self.steps, psnr, self.bits(), note)
 
     def _enter(self, step: int) -> None:
         """Switch phases and set the learning rate of this step."""
         if step == int(self.config.quantise_at * self.steps):
             self.network.quantise()
-        if step == int(self.config.free_at * self.steps):
             self._free()
+            self.recovery.enter()
+        if self.config.prune and step == int(self.config.prune_at * self.steps):
+            self._prune()
+            self.recovery.enter()
+        if step == 0 or step == int(self.config.hard_at * self.steps):
+            set_half(self.convolutions, step == 0, self.canvas.frames.device)
         warm = min(1.0, (step + 1) / (0.05 * self.steps))
         cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.lr * group["scale"] * min(warm, cosine)
+        self.optimiser.set_rate(min(warm, cosine) * self.recovery.rate)
 
     def _free(self) -> None:
         """Turn the encoder's last embeddings into parameters and let the encoder go."""
         with torch.no_grad():
-            real = torch.cat([self.network.encode(self._input(batch)) for batch in torch.split(torch.arange(self.frames), 8)])
+            everything = torch.arange(self.frames)
+            real = torch.cat([self.network.encode(self._input(batch)) for batch in torch.split(everything, 8)])
         self.table = nn.Parameter(real.detach().clone())
         for parameter in self.network.encoder.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
-        self.optimiser.add_param_group({"params": [self.table], "scale": 1.0, "lr": 0.0})
+        self.optimiser.add(self.table)
+
+    def _prune(self) -> None:
+        """Set the smallest weights to zero, by magnitude over all layers (HNeRV, section 4.1: global unstructured L1)."""
+        magnitudes = torch.cat([layer.weight.detach().abs().flatten() for layer in self.convolutions])
+        threshold = magnitudes.kthvalue(max(round(self.config.prune * magnitudes.numel()), 1)).values
+        for layer in self.convolutions:
+            layer.prune(layer.weight.detach().abs() > threshold)
 
     def _input(self, index: Tensor) -> Tensor:
         batch = self.canvas.frames[index.to(self.canvas.frames.device)].float().div_(255)
@@ -106,58 +127,48 @@ class Fit:
         batch, self.order = self.order[:size], self.order[size:]
         return batch
 
-    def _step(self, step: int) -> float:
+    def _rows(self) -> tuple[int, int]:
+        """The rows of the canvas that a step computes."""
+        if self.config.band >= 1:
+            return 0, self.height
+        unit = self.network.band
+        count = max(round(self.config.band * self.height / unit), 1)
+        first = int(torch.randint(self.height // unit - count + 1, (), generator=self.generator))
+        return first * unit, (first + count) * unit
+
+    def _step(self, step: int) -> None:
         index = self._batch()
         frames = self._input(index)
+        first, last = self._rows()
         if self.table is None:
             codes = self.embedding(self.network.encode(frames))
         else:
             codes = self.embedding(self.table[index.to(self.table.device)])
-        error = self.network(codes) - frames * 255
-        distortion = (error.square().sum(0) * self.canvas.weights).sum() / len(index)
+        weights = self.canvas.weights[:, first:last]
+        error = self.network(codes, (first, last)) - frames[:, :, first:last] * 255
+        distortion = (error.square().sum(0) * weights).sum() * (self.height / ((last - first) * len(index)))
         loss = distortion
         ramp = (step / self.steps - self.config.quantise_at) / (self.config.full_rate_at - self.config.quantise_at)
-        if ramp > 0 and step % RATE_EVERY == 0:
-            loss = loss + self.steer.value * min(ramp, 1.0) * RATE_EVERY / self.pixels * self._rate(codes)
-        self.optimiser.zero_grad(set_to_none=True)
+        if ramp >= 0 and step % RATE_EVERY == 0:
+            loss = loss + self.steer.value * min(ramp, 1.0) * RATE_EVERY / self.pixels * self._rate()
         loss.backward()
-        self._clip()
         self.optimiser.step()
         self.steer.observe(float(distortion.detach()))
         if step % PROJECT_EVERY == 0:
             self._project()
         if ramp >= 1 and step % STEER_EVERY == 0:
             self.steer.steer(self.bits(), STEER_EVERY)
-        return self.steer.distortion
 
-    def _numbers(self) -> list[Tensor]:
-        """Weights and biases of all layers in units of their codes, not rounded."""
-        weights = [module.weight / module.step() for module in self.convolutions]
-        return weights + [module.bias / module.bias_unit() for module in self.convolutions]
-
-    def _clip(self) -> None:
-        """Hold the gradient to twice its running norm: one bad frame must not throw a network into the flat part of its
-        activations.
-        """
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
-        limit = CLIP * self.norm if self.norm else math.inf
-        norm = min(float(nn.utils.clip_grad_norm_(parameters, limit)), limit)
-        self.norm = 0.95 * self.norm + 0.05 * norm if self.norm else norm
-
-    def _rate(self, codes: Tensor) -> Tensor:
-        """Noisy bits of the whole segment; before the embeddings are free, those of the batch stand for all."""
-        total = rate.tensors_bits(self._numbers(), self.generator)
-        if self.table is None:
-            return total + rate.embedding_bits(codes) * (self.frames / codes.shape[0])
-        return total + rate.embedding_bits(self.table * self.embedding.log_gain.exp(), self.generator)
+    def _rate(self) -> Tensor:
+        """Bits of weights, biases and, once they are free, embeddings, as they would be written now."""
+        numbers = [number for layer in self.convolutions for number in layer.numbers()]
+        total = rate.tensors_bits(numbers)
+        return total if self.table is None else total + rate.embedding_bits(self.embedding.scaled(self.table))
 
     @torch.no_grad()
     def bits(self) -> float:
         """Predicted bits of weights, biases and embeddings as they would be written now."""
-        total = rate.tensors_bits([numbers.round() for numbers in self._numbers()])
-        if self.table is not None:
-            total = total + rate.embedding_bits(self.codes().round())
-        return float(total)
+        return float(self._rate())
 
     def codes(self) -> Tensor:
         """The embedding codes of all frames."""
@@ -169,3 +180,21 @@ class Fit:
     def _project(self) -> None:
         for module in self.convolutions:
             module.project()
+
+    def state(self) -> dict[str, Any]:
+        """All that a fit needs to go back here, copied."""
+        return {
+            "network": {name: tensor.clone() for name, tensor in self.network.state_dict().items()},
+            "table": None if self.table is None else self.table.detach().clone(),
+            "optimiser": self.optimiser.state(),
+            "steer": self.steer.state(),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a `state()` of the same phase; the order of the frames goes on."""
+        self.network.load_state_dict(state["network"])
+        if self.table is not None:
+            self.table.copy_(state["table"])
+        self.optimiser.restore(state["optimiser"])
+        self.steer.restore(state["steer"])

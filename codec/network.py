@@ -16,7 +16,11 @@ from .layers import Embedding, QuantConv
 
 
 class Network(nn.Module):
-    """A network to fit. `forward` maps embedding codes (N, C, h, w) to canvases (N, C, H, W) of samples 0..255."""
+    """A network to fit. `forward` maps embedding codes (N, C, h, w) to canvases (N, C, H, W) of samples 0..255.
+
+    With `rows` = (first, last), multiples of `band`, it returns canvas rows first..last - 1 alone, exactly those of the whole
+    canvas, and computes little more at full resolution.
+    """
 
     grid: Grid
     encoder: nn.Module
@@ -26,6 +30,15 @@ class Network(nn.Module):
         """Canvases (N, C, H, W) in 0..1 to real embeddings (N, C, h, w)."""
         out: Tensor = self.encoder(canvas)
         return out
+
+    @property
+    @abstractmethod
+    def band(self) -> int:
+        """How many canvas rows one row of the last block makes."""
+
+    @abstractmethod
+    def forward(self, codes: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
+        """See the class."""
 
     @abstractmethod
     def emit(self, builder: Builder, codes: object) -> None:

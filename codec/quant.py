@@ -7,6 +7,7 @@ al. 2020 for the learned step).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -33,36 +34,31 @@ def round_through(x: Tensor) -> Tensor:
     return out
 
 
-class _Replace(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
-
-
-def replace_through(x: Tensor, value: Tensor) -> Tensor:
-    """`value` forward, the gradient of `x` backward; exactly `value`, not x + (value - x), which may round."""
-    out: Tensor = _Replace.apply(x, value)  # type: ignore[no-untyped-call]
-    return out
-
-
 def multiplier(x: Tensor) -> Tensor:
-    """The multiplier of SPEC 8.5 nearest to `x` > 0: float32 rounded to 11 significant bits, gradient through."""
-    with torch.no_grad():
-        bits = x.detach().float().contiguous().view(torch.int32)
-        odd = (bits >> MANTISSA_DROP) & 1
-        rounded = (bits + (1 << (MANTISSA_DROP - 1)) - 1 + odd) >> MANTISSA_DROP << MANTISSA_DROP
-        value = rounded.view(torch.float32)
-    return replace_through(x, value)
+    """The multiplier of SPEC 8.5 nearest to `x` > 0: float32 rounded to 11 significant bits; no gradient."""
+    bits = x.detach().float().contiguous().view(torch.int32)
+    odd = (bits >> MANTISSA_DROP) & 1
+    rounded = (bits + (1 << (MANTISSA_DROP - 1)) - 1 + odd) >> MANTISSA_DROP << MANTISSA_DROP
+    return rounded.view(torch.float32)
 
 
 def power_below(x: Tensor) -> Tensor:
     """The largest power of two that is not above `x` >= 1, and 1 below that: how far bias codes are shifted."""
     bits = x.detach().float().clamp(min=1.0).contiguous().view(torch.int32)
     return (bits & 0x7F800000).view(torch.float32)
+
+
+def _slope_of_multiplier(ctx: Any, inner: Tensor, y: Tensor, m: Tensor) -> Tensor | None:
+    """The gradient of the multiplier: acc * m is y up to rounding, so d/dm = acc = y / m."""
+    if not ctx.needs_input_grad[1]:
+        return None
+    if m.dim():
+        return (inner * y).sum((0, 2, 3)).view_as(m) / m
+    return torch.dot(_flat(inner), _flat(y)) / m
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).reshape(-1)  # no copy when the memory format is channels_last
 
 
 class _Requantise(torch.autograd.Function):
@@ -76,18 +72,18 @@ class _Requantise(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         (gradient,) = gradients
         y, m = ctx.saved_tensors
         low, high = ctx.range
         outward = ((y >= high) & (gradient < 0)) | ((y <= low) & (gradient > 0))
         inner = gradient.masked_fill(outward, 0.0)
-        step = (inner * y).sum() / m  # acc * m is y up to rounding, so d/dm = acc = y / m
-        return inner.mul_(m), step.reshape(m.shape), None, None
+        step = _slope_of_multiplier(ctx, inner, y, m)
+        return inner.mul_(m), step, None, None
 
 
 def requantise(acc: Tensor, m: Tensor, low: int, high: int) -> Tensor:
-    """SPEC 8.5 without a function: accumulators (N, C, H, W) and a scalar multiplier to integers low..high."""
+    """SPEC 8.5 without a function: accumulators (N, C, H, W) and multipliers () or (C, 1, 1) to integers low..high."""
     out: Tensor = _Requantise.apply(acc, m, low, high)  # type: ignore[no-untyped-call]
     return out
 
@@ -106,20 +102,41 @@ class _HardSwish(torch.autograd.Function):
         return y.clamp(-c, c).add_(c).mul_(y).mul_(0.5 / c).round_()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         y, m = ctx.saved_tensors
         inner = torch.ops.aten.hardswish_backward(gradients[0], y * (3.0 / ctx.c))
-        step = torch.dot(_flat(inner), _flat(y)) / m
-        return inner.mul_(m), step.reshape(m.shape), None, None, None
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).reshape(-1)  # no copy when the memory format is channels_last
+        step = _slope_of_multiplier(ctx, inner, y, m)
+        return inner.mul_(m), step, None, None, None
 
 
 def requantise_hard_swish(acc: Tensor, m: Tensor, low: int, high: int, log2_c: int) -> Tensor:
     """`requantise`, then RNE(y * clamp(y + c, 0, 2c) / 2c) with c = 2^log2_c: SPEC 8.5's quadratic hard-swish."""
     out: Tensor = _HardSwish.apply(acc, m, low, high, float(1 << log2_c))  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Sine(torch.autograd.Function):
+    """Requantisation to phases and the sine's table; the slope is the cosine, a quarter of the table on."""
+
+    @staticmethod
+    def forward(ctx: Any, acc: Tensor, m: Tensor, entries: Tensor) -> Tensor:
+        y = acc.mul(m).round_()
+        ctx.save_for_backward(y, m, entries)
+        return entries[y.int().bitwise_and_(entries.numel() - 1)]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        y, m, entries = ctx.saved_tensors
+        turn = entries.numel()
+        slopes = entries.roll(-(turn // 4)) * (2 * math.pi / turn)
+        inner = slopes[y.int().bitwise_and_(turn - 1)].mul_(gradients[0])
+        step = _slope_of_multiplier(ctx, inner, y, m)
+        return inner.mul_(m), step, None
+
+
+def requantise_sine(acc: Tensor, m: Tensor, entries: Tensor) -> Tensor:
+    """SPEC 8.5's sine: accumulators (N, C, H, W) and multipliers () or (C, 1, 1) to phases, looked up in `entries` (4096,)."""
+    out: Tensor = _Sine.apply(acc, m, entries)  # type: ignore[no-untyped-call]
     return out
 
 

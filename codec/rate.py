@@ -1,72 +1,101 @@
-"""Differentiable bit counts: what the entropy coder would spend on integers that are still being learned.
+"""Differentiable bit counts: what the entropy coder spends on integers that are still being learned.
 
-A tensor is modelled as a Laplace variable with one scale, estimated from the tensor itself, integrated over the rounding
-interval; that is what the table bank of SPEC 6 approximates. Additive uniform noise stands in for rounding (Balle et al.
-2017).
+The twin of bitstream/coders.py. A sequence of codes is priced as by an adaptive table that starts as a Laplace
+distribution worth some symbols (SPEC 6.4); its length has a closed form, that of Polya's urn, so nothing is coded to know it. The
+value is that of the rounded codes. The gradient is the slope of the final table between the two nearest integers: what
+moving a code by one would save (straight-through, as the rounding itself).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-SMALLEST_SCALE = 0.05  # a tensor of almost only zeros: 1e-4 bit a value, as low as the bank goes
-HEADER_BITS = 8  # of a tensor, or of a channel of embeddings: mode and scale (SPEC 7)
+LARGEST = 255  # of the tables; rarer and larger codes are priced by the Laplace distribution's tail
+MASSES = (64.0, 512.0, 4096.0, 2.0**20)  # symbols that a prior is worth; the last is as good as never adapting
+LEAST = 2.0**-24  # the smallest probability of a table
+SMALLEST_MEAN = 1e-4  # magnitude of a tensor of zeros: about what the last table of the bank can express
+HEADER_BITS = 10.0  # of a sequence: mode, scale and mass (SPEC 7.1)
+POOLED_BELOW = 512  # values of a channel: its header is under 2 % of them then
 LN2 = math.log(2.0)
 
 
-def laplace_bits(values: Tensor, scale: Tensor) -> Tensor:
-    """Bits of each value under a Laplace density of scale `scale` integrated over [v - 1/2, v + 1/2]; same shape as `values`."""
-    distance = values.abs()
-    z = 0.5 / scale
-    far = distance / scale - (z + torch.log1p(-torch.exp(-2 * z)) - LN2)  # exp(-d/b) sinh(1 / 2b)
-    inside = torch.exp(-z) * torch.cosh(distance.clamp(max=0.5) / scale)
-    near = -torch.log1p(-inside.clamp(max=1 - 1e-7))
-    return torch.where(distance < 0.5, near, far) / LN2
+def sequence_bits(sequences: Sequence[Tensor]) -> Tensor:
+    """Bits of each sequence of codes (real numbers in units of their steps, any shape), headers included; shape (S,)."""
+    values = torch.cat([sequence.reshape(-1) for sequence in sequences])
+    sizes = tuple(sequence.numel() for sequence in sequences)
+    bits: Tensor = _SequenceBits.apply(values, *_owners(sizes, values.device))  # type: ignore[no-untyped-call]
+    return bits
 
 
-def tensors_bits(tensors: Sequence[Tensor], generator: torch.Generator | None = None) -> Tensor:
-    """Bits of tensors of codes in units of their steps, each with its own scale; a scalar.
+@lru_cache(maxsize=8)
+def _owners(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The sequence that each value belongs to, and the lengths as float32."""
+    lengths = torch.tensor(sizes, device=device)
+    return torch.repeat_interleave(lengths, output_size=sum(sizes)), lengths.float()
 
-    With a `generator` uniform noise in [-1/2, 1/2] is added, for codes that are not rounded.
+
+def tensors_bits(tensors: Sequence[Tensor]) -> Tensor:
+    """Bits of tensors of codes, each coded as one sequence; a scalar."""
+    return sequence_bits(tensors).sum()
+
+
+def embedding_bits(codes: Tensor) -> Tensor:
+    """Bits of embeddings (T, C, h, w): as they are or as differences in time, in one sequence or a channel at a time; a scalar.
+
+    The cheapest of the four, as `tensors.write_tensors` chooses; long channels always have tables of their own.
     """
-    values = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    if generator is not None:
-        values = values + _noise(values, generator)
-    sizes = [tensor.numel() for tensor in tensors]
-    means = torch.stack([part.abs().mean() for part in torch.split(values, sizes)])
-    counts = torch.tensor(sizes, device=values.device)
-    scale = _scale(means, rounded=generator is None).repeat_interleave(counts, output_size=values.numel())
-    return laplace_bits(values, scale).sum() + HEADER_BITS * len(tensors)
+    frames, channels = codes.shape[:2]
+    forms = [[codes]] if frames == 1 else [[codes], [codes[:1], codes[1:] - codes[:-1]]]
+    if channels > 1:
+        apart = [[part for whole in form for part in whole.unbind(1)] for form in forms]
+        forms = apart if codes[:, 0].numel() > POOLED_BELOW else forms + apart
+    bits = sequence_bits([part for form in forms for part in form])
+    return torch.stack([part.sum() for part in torch.split(bits, [len(form) for form in forms])]).amin()
 
 
-def embedding_bits(codes: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Bits of embeddings (T, C, h, w): a scale per channel, and per channel the cheaper of codes and temporal residuals;
-    a scalar.
+def _laplace(mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Laplace variables rounded to integers, by their mean magnitudes (S,): the probabilities (S, 2 L + 1) of -L..L, and the bits
+    (S,) of one unit more.
     """
-    values = codes if generator is None else codes + _noise(codes, generator)
-    rounded = generator is None
-    total = _per_channel(values, rounded)
-    if values.shape[0] > 1:
-        residual = torch.cat([values[:1], values[1:] - values[:-1]])
-        total = torch.minimum(total, _per_channel(residual, rounded))
-    return total.sum()
+    half = torch.asinh(0.5 / mean.clamp(min=SMALLEST_MEAN))[:, None]  # 1 / 2b: E|v| = 1 / (2 sinh(1 / 2b)), solved for b
+    magnitude = torch.arange(1, LARGEST + 1, device=mean.device)
+    side = torch.exp((1 - 2 * magnitude) * half) * (-0.5 * torch.expm1(-2 * half))  # exp(-|v| / b) sinh(1 / 2b)
+    table = torch.cat([side.flip(1), -torch.expm1(-half), side], dim=1)
+    return table, 2 / LN2 * half[:, 0]
 
 
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return (torch.rand(like.shape, generator=generator) - 0.5).to(like.device)
+class _SequenceBits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, owner: Tensor, lengths: Tensor) -> Tensor:
+        rows, columns = lengths.numel(), 2 * LARGEST + 1
+        rounded = values.round()
+        inside = rounded.clamp(-LARGEST, LARGEST)
+        cell = inside.to(torch.int64).add_(LARGEST).addcmul_(owner, torch.tensor(columns, device=owner.device))
+        counts = torch.bincount(cell, minlength=rows * columns).view(rows, columns).float()
+        magnitude = torch.bincount(owner, rounded.abs(), minlength=rows).float()
+        prior, unit = _laplace(magnitude / lengths)
+        row, column = counts.nonzero(as_tuple=True)
+        masses = torch.tensor(MASSES, device=values.device, dtype=torch.float64)
+        drawn = masses[:, None] * prior[row, column].clamp(min=LEAST)  # (M, cells that are not empty)
+        urn = torch.lgamma(drawn) - torch.lgamma(drawn + counts[row, column])
+        urn = torch.zeros(len(MASSES), rows, device=values.device, dtype=torch.float64).index_add_(1, row, urn)
+        urn = (urn + torch.lgamma(masses[:, None] + lengths) - torch.lgamma(masses)[:, None]) / LN2
+        bits, best = urn.float().min(0)
+        table = torch.addcmul(counts, masses[best].float()[:, None], prior.clamp(min=LEAST)).log2_()
+        rise = table[:, :-1] - table[:, 1:]  # bits of one code more than those of the one below
+        ctx.save_for_backward(rise.reshape(-1), cell - owner - (rounded > values).long(), owner)
+        beyond = magnitude - counts @ torch.arange(-LARGEST, LARGEST + 1.0, device=values.device).abs()
+        return bits + beyond * unit + HEADER_BITS
 
-
-def _scale(mean: Tensor, rounded: bool) -> Tensor:
-    """The Laplace scale for a mean magnitude; rounding to integers shrinks the mean of small values, by a law that is known."""
-    if rounded:
-        mean = 0.5 / torch.asinh(0.5 / mean.clamp(min=1e-6))
-    return mean.clamp(min=SMALLEST_SCALE)
-
-
-def _per_channel(values: Tensor, rounded: bool) -> Tensor:
-    scale = _scale(values.abs().mean(dim=(0, 2, 3), keepdim=True), rounded)
-    return laplace_bits(values, scale).sum(dim=(0, 2, 3)) + HEADER_BITS
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        rise, below, owner = ctx.saved_tensors
+        first = owner * (2 * LARGEST)
+        slope = rise[below.clamp(first, first + 2 * LARGEST - 1)]
+        return slope.mul_(gradients[0][owner]), None, None

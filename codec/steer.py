@@ -39,6 +39,14 @@ class Lambda:
         self.error = min(max(error, -LARGEST_ERROR), LARGEST_ERROR)
         self.log_slope += INTEGRAL * steps * self.error
 
+    def state(self) -> tuple[float, float, float]:
+        """What `restore` needs."""
+        return self.distortion, self.error, self.log_slope
+
+    def restore(self, state: tuple[float, float, float]) -> None:
+        """Go back to a `state()`."""
+        self.distortion, self.error, self.log_slope = state
+
     @property
     def slope(self) -> float:
         """lambda over the distortion, in pixels per bit."""

@@ -7,33 +7,38 @@ from fractions import Fraction
 
 from nvc.bitstream.errors import TargetError, UsageError
 
-FIXED_BYTES = 480  # prologue, HEAD, program, metadata, index and footer of a usual file
-SEGMENT_BYTES = 90  # headers of a segment, and the multipliers among its weights
-FRAME_BYTES = 8  # its hash
+from .metrics import IDENTICAL_DB
+
 DEFAULT_BPP = 0.2
 RAW_BPP = {"yuv420p": 12, "rgb24": 24}
 LEAST_BITS = 1.2  # per weight: below, a network of this size is mostly zeros and a smaller one does better
-# Per weight. After 100 passes 4.1 was better than 5.6 and 2.7 by 0.4 dB and more; longer fits bear wider networks.
+# Per weight. Networks of 3.0 and 4.5 bits a weight were 0.1 to 0.5 dB worse at equal bytes after 60 passes (bench/results).
 USUAL_BITS = 3.7
 SHARE = 0.9  # of the bits goes to weights; embeddings of 128 values a frame take the rest
+FRAMING_BYTES = 480  # of a usual file: the file of a tiny clip may be larger than its samples by so much
+OPTIONS = {"bpp": "--bpp", "bitrate": "--bitrate", "size": "--size", "psnr": "--target-psnr"}
 ROOM = 2.0  # the default leaves the smallest network so much more than it needs at least
+AIM = 0.99  # of the bytes: a file may be a little smaller than it was asked to be, but should not be larger
 
 
 @dataclass(frozen=True)
 class Target:
-    """At most one is set: bits per pixel, bits per second, or bytes of the whole file."""
+    """At most one is set: bits per pixel, bits per second or bytes of the whole file, or its PSNR in dB (6:1:1, or of RGB)."""
 
     bpp: float | None = None
     bitrate: float | None = None
     size: float | None = None
+    psnr: float | None = None
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if len(given) > 1:
-            raise UsageError("target", f"{' and '.join('--' + name for name in given)}: give one of them")
+            raise UsageError("target", f"{' and '.join(OPTIONS[name] for name in given)}: give one of them")
         for name, value in given.items():
             if not 0 < value < float("inf"):
-                raise UsageError("target", f"--{name} {value:g}: must be above 0")
+                raise UsageError("target", f"{OPTIONS[name]} {value:g}: must be above 0")
+        if self.psnr is not None and self.psnr >= IDENTICAL_DB:
+            raise UsageError("target", f"--target-psnr {self.psnr:g}: must be under {IDENTICAL_DB:g} dB, which stands for no error")
 
     def total_bytes(self, pixels: int, seconds: Fraction | None, pix_fmt: str) -> float | None:
         """Bytes of the whole file for `pixels` luma samples in all; None if nothing was asked for."""
@@ -44,7 +49,7 @@ class Target:
             if seconds is None:
                 raise UsageError("target", "--bitrate: this clip has no duration; use --bpp or --size")
             total = self.bitrate * float(seconds) / 8
-        if total is not None and total * 8 > RAW_BPP[pix_fmt] * pixels + 8 * FIXED_BYTES:
+        if total is not None and total * 8 > RAW_BPP[pix_fmt] * pixels + 8 * FRAMING_BYTES:
             raise UsageError(
                 "target",
                 f"a target of {8 * total / pixels:.4g} bpp is over the {RAW_BPP[pix_fmt]} bpp of uncompressed {pix_fmt}",
@@ -54,35 +59,43 @@ class Target:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the numbers may take: `bits` of a segment with the mean number of frames, for `parameters` weights."""
+    """Bytes of the file to aim at, and the weights and biases of the network of a segment that go with them."""
 
     total_bytes: float
-    bits_per_frame: float
     parameters: int
 
+    def bits(self, overhead: float) -> float:
+        """What weights, biases and embeddings of all segments may take in a file with `overhead` bytes of everything else."""
+        return max(8 * (AIM * self.total_bytes - overhead), 1.0)
 
-def overhead_bytes(frames: int, segments: int) -> int:
-    """Bytes of everything that is neither weights nor embeddings nor tokens."""
-    return FIXED_BYTES + SEGMENT_BYTES * segments + FRAME_BYTES * frames
 
-
-def plan_budget(total: float | None, pixels: int, frames: int, segments: int, smallest: tuple[int, int]) -> Budget:
-    """Split a file of `total` bytes (None: a sensible default) over segments.
-
-    `smallest` are the weights of the smallest network and the embedding values of a frame. TargetError if not even that fits.
+@dataclass(frozen=True)
+class Smallest:
+    """What no file of a clip can do without: weights of the smallest network, embedding values of a frame, and the `overhead`
+    in bytes of everything that is neither.
     """
-    weights, values = smallest
-    least = overhead_bytes(frames, segments) + LEAST_BITS / 8 * (weights * segments + values * frames)
+
+    weights: int
+    values: int
+    overhead: float
+
+    def bytes(self, frames: int, segments: int) -> float:
+        """The smallest file that makes sense."""
+        return self.overhead + LEAST_BITS / 8 * (self.weights * segments + self.values * frames)
+
+
+def plan_budget(total: float | None, pixels: int, frames: int, segments: int, smallest: Smallest) -> Budget:
+    """Choose the size of the network for a file of `total` bytes (None: a sensible default). TargetError if not even the smallest
+    one fits.
+    """
+    least = smallest.bytes(frames, segments)
     if total is None:
-        total = max(
-            DEFAULT_BPP * pixels / 8,
-            overhead_bytes(frames, segments) + ROOM * (least - overhead_bytes(frames, segments)),
-        )
+        total = max(DEFAULT_BPP * pixels / 8, smallest.overhead + ROOM * (least - smallest.overhead))
     if total < least:
         raise TargetError(
             "too_small",
             f"{total:.0f} bytes ({8 * total / pixels:.4g} bpp) is too small: the smallest network for this clip needs about "
             f"{least:.0f} bytes ({8 * least / pixels:.4g} bpp); use a larger target, more frames or fewer segments",
         )
-    bits = 8 * (total - overhead_bytes(frames, segments))
-    return Budget(total, bits / frames, int(SHARE * bits / segments / USUAL_BITS))
+    bits = Budget(total, 0).bits(smallest.overhead)
+    return Budget(total, int(SHARE * bits / segments / USUAL_BITS))

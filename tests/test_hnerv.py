@@ -18,6 +18,8 @@ from nvc.bitstream.constants import Limits
 from nvc.bitstream.header import Header
 from nvc.bitstream.program import Builder, Op
 from nvc.bitstream.tensors import Kind
+from nvc.codec import layers
+from nvc.codec.config import Design
 from nvc.codec.geometry import Picture, plan_grid
 from nvc.codec.models import FAMILIES, hnerv
 from nvc.conformance import reference
@@ -25,14 +27,14 @@ from nvc.conformance import reference
 YUV = Picture.of(Header(176, 144, 0))
 
 
-def network(header: Header, parameters: int, activation: str = "hswish", seed: int = 0) -> hnerv.Network:
+def network(header: Header, parameters: int, design: Design = hnerv.DEFAULT, seed: int = 0) -> hnerv.Network:
     """A network with random weights, lively biases and steps, quantised."""
     torch.manual_seed(seed)
-    made = hnerv.Network(hnerv.plan(Picture.of(header), parameters, activation))
+    made = hnerv.Network(hnerv.plan(Picture.of(header), parameters, design))
     with torch.no_grad():
         for layer in made.convolutions():
             layer.bias.add_(torch.randn_like(layer.bias) * 0.3)
-            layer.log_step.add_(torch.randn(()) * 0.5)
+            layer.log_step.add_(torch.randn_like(layer.log_step) * 0.5)
             layer.project()
     made.quantise()
     for layer in made.convolutions():
@@ -68,14 +70,15 @@ def test_a_plan_never_has_more_parameters_than_asked_for_and_one_wider_would(ask
         assert config == smallest
         return
     assert hnerv.decoder_parameters(config) <= asked
-    wider = hnerv._config(picture, config.grid, config.widths[0] + 1, config.activation)
+    wider = hnerv._config(picture, config.grid, config.widths[0] + 1, config.design)
     assert config.widths[0] == hnerv.LARGEST or hnerv.decoder_parameters(wider) > asked
 
 
 @pytest.mark.parametrize("header", [Header(176, 144, 0), Header(37, 23, 0), Header(64, 40, 1), Header(1, 1, 0), Header(2, 3, 1)])
 @pytest.mark.parametrize("asked", [0, 9_000, 60_000])
-def test_decoder_parameters_are_the_weights_and_biases_that_are_emitted(header: Header, asked: int) -> None:
-    made = network(header, asked)
+@pytest.mark.parametrize("skip", [False, True])
+def test_decoder_parameters_are_the_weights_and_biases_that_are_emitted(header: Header, asked: int, skip: bool) -> None:
+    made = network(header, asked, Design(skip=skip))
     builder = emitted(made, codes_of(made, 2))
     specs = analyse(builder.program(), Limits()).specs(2)
     numbers = [
@@ -104,7 +107,7 @@ def test_blocks_and_widths_are_those_of_the_paper() -> None:
 
 def test_no_block_is_narrower_than_the_floor_unless_the_first_is() -> None:
     for width in (4, 8, 20, 24, 200):
-        config = hnerv._config(YUV, plan_grid(*YUV.canvas), width, "hswish")
+        config = hnerv._config(YUV, plan_grid(*YUV.canvas), width, hnerv.DEFAULT)
         assert min(config.widths[1:]) >= min(hnerv.FLOOR, max(hnerv.SMALLEST, width // 2))
         assert list(config.widths[1:]) == sorted(config.widths[1:], reverse=True)
 
@@ -112,10 +115,18 @@ def test_no_block_is_narrower_than_the_floor_unless_the_first_is() -> None:
 # ---- the whole network
 
 
-@pytest.mark.parametrize("header", [Header(37, 23, 0), Header(38, 22, 1), Header(2, 2, 0)])
-@pytest.mark.parametrize("activation", ["hswish", "gelu", "relu"])
-def test_the_training_forward_is_the_emitted_program_run_by_the_reference(header: Header, activation: str) -> None:
-    made = network(header, 12_000, activation, seed=3)
+DESIGNS = [
+    *(Design(activation) for activation in layers.ACTIVATIONS),
+    *(Design(activation, skip=True) for activation in layers.ACTIVATIONS),
+    Design(channel_steps=True),
+    Design("sine", skip=True, channel_steps=True),
+]
+
+
+@pytest.mark.parametrize("header", [Header(37, 23, 0), Header(38, 22, 1), Header(2, 2, 0), Header(40, 23, 1)])
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_training_forward_is_the_emitted_program_run_by_the_reference(header: Header, design: Design) -> None:
+    made = network(header, 12_000, design, seed=3)
     codes = codes_of(made, 2)
     builder = emitted(made, codes)
     analysis = analyse(builder.program(), Limits())
@@ -134,6 +145,35 @@ def test_the_training_forward_is_the_emitted_program_run_by_the_reference(header
                 channel = number + 3 if header.pixel_format == 0 else number
                 expected = trained[t][channel, :height, :width]
             assert np.array_equal(plane, expected)
+
+
+@pytest.mark.parametrize("header", [Header(40, 90, 1), Header(37, 23, 0), Header(38, 22, 1), Header(2, 3, 1)])
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_band_of_rows_is_that_of_the_whole_canvas_and_so_is_its_gradient(header: Header, skip: bool) -> None:
+    made = network(header, 12_000, Design(skip=skip), seed=4)
+    codes = torch.from_numpy(codes_of(made, 2)).float()
+    whole, height = made(codes), made.grid.size[0]
+    for first in range(0, height, made.band):
+        for last in range(first + made.band, height + 1, made.band):
+            assert torch.equal(made(codes, (first, last)), whole[:, :, first:last]), (first, last)
+    weights = [layer.weight for layer in made.convolutions()]
+    rows = (made.band, 2 * made.band)
+    pull = torch.randn(whole[:, :, rows[0] : rows[1]].shape, generator=torch.Generator().manual_seed(0))
+    found = torch.autograd.grad(made(codes, rows), weights, pull)
+    expected = torch.autograd.grad(whole[:, :, rows[0] : rows[1]], weights, pull)
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).abs().max() <= 1e-4 * other.abs().max()
+
+
+def test_a_band_computes_little_more_than_itself() -> None:
+    """The last block's convolution makes the cells of the band and one on each side for the head, no halo."""
+    made = network(Header(320, 180, 1), 30_000)
+    seen: list[int] = []
+    last = made.blocks[-1]
+    assert isinstance(last, layers.QuantConv)
+    last.requantiser.register_forward_hook(lambda _, __, out: seen.append(out.shape[2]))
+    made(torch.from_numpy(codes_of(made, 1)).float(), (4 * made.band, 8 * made.band))
+    assert seen == [6]
 
 
 def test_the_encoder_makes_embeddings_of_the_grid_and_is_not_transmitted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,26 +20,28 @@ from nvc.bitstream.bounds import prove
 from nvc.bitstream.constants import Limits
 from nvc.bitstream.header import Header
 from nvc.bitstream.program import Builder, Op, Program
-from nvc.codec import layers, quant
+from nvc.codec import layers, quant, resample, steps
 from nvc.codec.geometry import Picture
 from nvc.codec.interpreter import Interpreter
 from nvc.conformance import reference
 
 CPU = torch.device("cpu")
-KINDS = [*layers.ACTIVATIONS, "pixels"]
+ACTIVATIONS = layers.ACTIVATIONS | {"linear": layers.LINEAR, "pixels": layers.pixels(8)}
+KINDS = list(ACTIVATIONS)
 
 
-def layer_of(kind: str, channels: tuple[int, int], kernel: int, seed: int, spread: float = 1.0) -> layers.QuantConv:
-    """A quantised layer with random weights, biases and step; `spread` widens the weights."""
+def layer_of(
+    kind: str, channels: tuple[int, int], kernel: int, seed: int, spread: float = 1.0, channel_steps: bool = False
+) -> layers.QuantConv:
+    """A quantised layer with random weights, biases and steps; `spread` widens the weights."""
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     head = kind == "pixels"
-    activation = layers.pixels(8) if head else layers.ACTIVATIONS[kind]
-    layer = layers.QuantConv(channels, kernel, activation, out_step=1 / 255 if head else quant.ACTIVATION_STEP)
+    layer = layers.QuantConv(channels, kernel, ACTIVATIONS[kind], channel_steps=channel_steps)
     with torch.no_grad():
         layer.weight.mul_(spread)
         layer.bias.copy_(torch.from_numpy(generator.normal(0.5 if head else 0.0, 0.5, channels[1])))
-        layer.log_step.add_(float(generator.uniform(-2, 2)))
+        layer.log_step.add_(torch.from_numpy(generator.uniform(-2, 2, tuple(layer.log_step.shape))))
     layer.quantise_weights = True
     layer.project()
     return layer
@@ -58,13 +61,22 @@ def activations(generator: np.random.Generator, *shape: int) -> Integers:
     return np.where(generator.random(shape) < 0.2, generator.choice([-2048, 2047], shape), inner).astype(np.int64)
 
 
-@given(st.sampled_from(KINDS), st.sampled_from([(1, 1), (5, 3), (16, 8)]), st.sampled_from([1, 3, 5]), st.integers(0, 2**31))
-@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(KINDS),
+    st.sampled_from([(1, 1), (5, 3), (16, 8)]),
+    st.sampled_from([1, 3, 5]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None, max_examples=80)
 def test_the_training_forward_is_the_emitted_program_run_by_the_reference(
-    kind: str, channels: tuple[int, int], kernel: int, seed: int
+    kind: str, channels: tuple[int, int], kernel: int, channel_steps: bool, masked: bool, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
-    layer = layer_of(kind, channels, kernel, seed, spread=float(generator.choice([0.01, 1.0, 30.0])))
+    layer = layer_of(kind, channels, kernel, seed, float(generator.choice([0.01, 1.0, 30.0])), channel_steps)
+    if masked:
+        layer.prune(torch.rand_like(layer.weight) < 0.5)
     codes = activations(generator, 2, channels[0], 5, 7)
     builder = emitted(layer, codes)
     prove(analyse(_ended(builder), Limits()), builder.tensors)
@@ -99,12 +111,23 @@ def test_the_training_forward_is_the_emitted_program_run_by_the_interpreter(kind
     assert np.array_equal(np.stack(rendered, axis=1), expected)
 
 
-def test_every_activation_names_its_range() -> None:
-    assert (layers.ACTIVATIONS["relu"].out_low, layers.ACTIVATIONS["relu"].out_high) == (0, 2047)
-    hswish = layers.ACTIVATIONS["hswish"]
-    assert (hswish.out_low, hswish.out_high) == (-64, 2047)  # x (x + c) / 2c is least at -c / 2: -c / 8
-    assert (layers.pixels(8).out_low, layers.pixels(8).out_high) == (0, 255)
-    assert layers.pixels(10).out_high == 1023
+def test_every_activation_names_what_the_next_layer_reads() -> None:
+    unit = 2.0**-9
+    assert layers.ACTIVATIONS["relu"].range == layers.Range(0, 2047, unit)
+    assert layers.ACTIVATIONS["hswish"].range == layers.Range(-64, 2047, unit)  # x (x + c) / 2c is least at -c / 2: -c / 8
+    assert layers.ACTIVATIONS["sine"].range == layers.Range(-2047, 2047, 1 / 2047)
+    assert layers.LINEAR.range == layers.Range(-2048, 2047, unit)
+    assert (layers.pixels(8).range, layers.pixels(10).range.high) == (layers.Range(0, 255, 1 / 255), 1023)
+
+
+def test_a_sine_layer_is_the_sine_of_its_real_sums() -> None:
+    layer, x, _ = without_rounding("sine")
+    x = 12 * x
+    y = layer(torch.from_numpy(x).float()).detach().double().numpy() * layer.activation.out_step
+    sums = convolve(x * layer.source.step, layer.weight.detach().double().numpy())
+    sums += layer.bias.detach().double().numpy().reshape(2, 1, 1)
+    assert np.abs(sums).max() > np.pi  # past the first turn
+    assert np.abs(y - np.sin(sums)).max() < 2.0**-8  # half a phase, half a unit, and 11 bits of multiplier
 
 
 def test_a_layer_that_is_not_quantised_cannot_be_emitted() -> None:
@@ -113,17 +136,69 @@ def test_a_layer_that_is_not_quantised_cannot_be_emitted() -> None:
         layer.emit(Builder("b"), 0)
 
 
-def test_bias_codes_are_multiples_of_a_power_of_two_and_never_reach_a_quarter_of_the_bound() -> None:
-    layer = layer_of("hswish", (4, 16), 3, 3)
+@pytest.mark.parametrize("channel_steps", [False, True])
+def test_bias_codes_are_multiples_of_a_power_of_two_and_never_reach_a_quarter_of_the_bound(channel_steps: bool) -> None:
+    layer = layer_of("hswish", (4, 16), 3, 3, channel_steps=channel_steps)
     with torch.no_grad():
         layer.bias[0], layer.bias[1] = 1e9, -1e9
-    _, grid = layer._bias_grid()
-    codes = layer.bias_codes().detach().double()
+    _, codes, _ = layer.quantised()
+    codes = codes.detach().double()
+    _, grid = steps.bias_grid(layer.log_step.detach().exp(), layer.units)
     assert np.log2(float(grid)).is_integer() and float(grid) >= 1
     assert (codes % float(grid) == 0).all()
     assert codes.abs().max() == 1 << 22
-    inner = codes[2:] * float(layer.step().detach() * layer.source.step)
-    assert (inner - layer.bias[2:].detach()).abs().max() <= layer.bias_step / 2 * 1.001
+    inner = (codes * layer.step().detach().flatten() * layer.source.step)[2:]
+    assert (inner - layer.bias[2:].detach()).abs().max() <= layer.activation.bias_step / 2 * 1.001
+
+
+@pytest.mark.parametrize("channel_steps", [False, True])
+def test_numbers_are_the_codes_before_rounding(channel_steps: bool) -> None:
+    layer = layer_of("hswish", (4, 6), 3, 3, channel_steps=channel_steps)
+    layer.prune(torch.rand_like(layer.weight) < 0.5)
+    weight, bias = layer.numbers()
+    codes, bias_codes, _ = layer.quantised()
+    assert torch.equal(weight.round(), codes) and (codes == 0).float().mean() > 0.3
+    _, grid = steps.bias_grid(layer.log_step.detach().exp(), layer.units)
+    assert torch.equal(bias.round() * grid, bias_codes)
+    (weight.sum() + bias.sum()).backward()
+    assert layer.weight.grad is not None and layer.bias.grad is not None and layer.log_step.grad is not None
+    assert (layer.weight.grad[layer.keep == 0] == 0).all() and (layer.weight.grad[layer.keep == 1] > 0).all()
+
+
+def test_a_masked_weight_is_zero_and_has_no_gradient() -> None:
+    layer, x, out = without_rounding("hswish")
+    keep = torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    bare = without_rounding("hswish")[0]
+    with torch.no_grad():
+        bare.weight.mul_(keep)
+    layer.prune(keep)
+    made, expected = (each(torch.from_numpy(x).float()) for each in (layer, bare))
+    assert torch.equal(made, expected)
+    for result in (made, expected):
+        result.backward(torch.from_numpy(out).float())
+    assert layer.weight.grad is not None and bare.weight.grad is not None
+    assert (layer.weight.grad[~keep] == 0).all() and torch.equal(layer.weight.grad[keep], bare.weight.grad[keep])
+    with torch.no_grad():
+        layer.weight[~keep] = 1e6  # as an optimiser with a memory might
+    layer.project()
+    assert (layer.weight.detach()[~keep] == 0).all()
+    assert torch.equal(layer.log_step, bare.log_step), "masked weights bound the step"
+    assert (layer.state_dict()["keep"] == keep).all()
+
+
+def test_half_is_close_and_its_gradients_point_the_same_way() -> None:
+    exact, half = (layer_of("hswish", (32, 16), 3, 5) for _ in range(2))
+    half.half = True
+    x = torch.from_numpy(activations(np.random.default_rng(0), 1, 32, 9, 8)).float() / 4
+    results = [layer(x.clone()) for layer in (exact, half)]
+    assert all(result.dtype == torch.float32 for result in results)
+    assert not torch.equal(*results)
+    assert (results[0] - results[1]).abs().mean() < 0.01 * results[0].abs().mean()
+    for result in results:
+        result.square().mean().backward()
+    for name in ("weight", "bias"):
+        one, other = (getattr(layer, name).grad.flatten() for layer in (exact, half))
+        assert torch.cosine_similarity(one, other, dim=0) > 0.999
 
 
 # ---- project
@@ -150,8 +225,9 @@ def hostile(name: str, weight: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["one sign", "huge", "one spike", "round up to 1", "round up to 2", "round up to 6"])
 @pytest.mark.parametrize("bias", [0.0, 3.0, -1e6])
-def test_a_projected_layer_is_proven_whatever_its_weights(name: str, bias: float) -> None:
-    layer = layers.QuantConv((700, 2), 5, layers.ACTIVATIONS["hswish"])
+@pytest.mark.parametrize(("kind", "channel_steps"), [("hswish", False), ("hswish", True), ("sine", False), ("sine", True)])
+def test_a_projected_layer_is_proven_whatever_its_weights(name: str, bias: float, kind: str, channel_steps: bool) -> None:
+    layer = layers.QuantConv((700, 2), 5, layers.ACTIVATIONS[kind], channel_steps=channel_steps)
     with torch.no_grad():
         layer.weight.copy_(hostile(name, layer.weight))
         layer.bias.fill_(bias)
@@ -163,6 +239,16 @@ def test_a_projected_layer_is_proven_whatever_its_weights(name: str, bias: float
     if name in ("round up to 2", "round up to 6") and bias >= 0:
         assert proof.reach[1] > arithmetic.EXACT / 2, "far coarser than needed"
     assert np.abs(builder.tensors[1]).max() <= 127
+
+
+def test_a_projection_raises_only_the_steps_of_channels_that_need_it() -> None:
+    layer = layer_of("hswish", (4, 4), 3, 0, channel_steps=True)
+    before = layer.log_step.detach().clone()
+    with torch.no_grad():
+        layer.weight[2].mul_(1000)
+    layer.project()
+    raised = layer.log_step.detach() > before
+    assert raised.tolist() == [False, False, True, False]
 
 
 def test_a_layer_within_the_bound_is_left_alone() -> None:
@@ -188,12 +274,14 @@ def unrounded(layer: layers.QuantConv, kind: str) -> Function:
     """The layer in real numbers: x in activation units, weights and biases as they are; an accumulator has no rounding."""
 
     def run(x: NDArray[np.float64], w: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        y = (convolve(x * layer.source.step, w) + b.reshape(1, -1, 1, 1)) / layer.out_step
+        y = (convolve(x * layer.source.step, w) + b.reshape(1, -1, 1, 1)) / layer.activation.step
         if kind == "hswish":
             return y * np.clip(y + 512, 0, 1024) / 1024
         if kind == "gelu":
             table = reference.function_table(0).astype(np.float64)
             return np.interp(np.clip(y, -2048, 2047), np.arange(-2048, 2048), table)
+        if kind == "sine":
+            return 2047 * np.sin(y * layer.activation.step)
         return np.clip(y, layer.activation.low, layer.activation.high)
 
     return run
@@ -210,17 +298,19 @@ def differences(run: Callable[[NDArray[np.float64]], float], at: NDArray[np.floa
     return found
 
 
-def without_rounding(kind: str) -> tuple[layers.QuantConv, NDArray[np.float64], NDArray[np.float64]]:
+def without_rounding(kind: str, channel_steps: bool = False) -> tuple[layers.QuantConv, NDArray[np.float64], NDArray[np.float64]]:
     """A layer, inputs and output gradients at which no rounding before the activation changes anything.
 
     Step, biases and inputs are powers of two or multiples of them. Values stay away from the ends and bends of activations.
     """
     generator = np.random.default_rng(5)
     head = kind == "pixels"
-    activation = layers.pixels(8) if head else layers.ACTIVATIONS[kind]
-    layer = layers.QuantConv((3, 2), 3, activation, out_step=2.0**-8 if head else quant.ACTIVATION_STEP)
+    activation = replace(layers.pixels(8), step=2.0**-8, bias_step=2.0**-10) if head else ACTIVATIONS[kind]
+    layer = layers.QuantConv((3, 2), 3, activation, channel_steps=channel_steps)
     with torch.no_grad():
         layer.log_step.fill_(float(np.log(2.0**-4)))
+        if channel_steps:
+            layer.log_step[1] = float(np.log(2.0**-5))
         layer.weight.copy_(torch.from_numpy(generator.integers(-9, 10, (2, 3, 3, 3)) * 2.0**-4))
         layer.bias.copy_(torch.tensor([0.5, 0.25]))
     layer.quantise_weights = True
@@ -229,16 +319,22 @@ def without_rounding(kind: str) -> tuple[layers.QuantConv, NDArray[np.float64], 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_are_those_of_the_function_without_rounding(kind: str) -> None:
-    layer, x, out = without_rounding(kind)
+@pytest.mark.parametrize("channel_steps", [False, True])
+def test_gradients_are_those_of_the_function_without_rounding(kind: str, channel_steps: bool) -> None:
+    layer, x, out = without_rounding(kind, channel_steps)
     run = unrounded(layer, kind)
     w, b = layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()
-    if kind in ("relu", "pixels"):  # the clamp of the layer stops only what moves outward; leave the ends out of the comparison
+    if kind in (
+        "relu",
+        "linear",
+        "pixels",
+    ):  # the clamp of the layer stops only what moves outward; leave the ends out of the comparison
         y = run(x, w, b)
         out = np.where((y <= layer.activation.low) | (y >= layer.activation.high), 0.0, out)
     inputs = torch.from_numpy(x).float().requires_grad_()
     made = layer(inputs)
-    assert np.abs(made.detach().numpy() - run(x, w, b)).max() <= 0.5 + 1e-3
+    # a phase is rounded before its sine, which moves it by up to half of 2047 * 2 pi / 4096, and is no power of two
+    assert np.abs(made.detach().numpy() - run(x, w, b)).max() <= (4.0 if kind == "sine" else 0.5 + 1e-3)
     made.backward(torch.from_numpy(out).float())
     expected = {
         "weight": differences(lambda at: float((run(x, at, b) * out).sum()), w, 2.0**-10),
@@ -246,7 +342,7 @@ def test_gradients_are_those_of_the_function_without_rounding(kind: str) -> None
         "input": differences(lambda at: float((run(at, w, b) * out).sum()), x, 0.5),
     }
     found = {"weight": layer.weight.grad, "bias": layer.bias.grad, "input": inputs.grad}
-    slack = 0.08 if kind == "gelu" else 0.002  # the slope of a table is the difference of its rounded entries
+    slack = {"gelu": 0.08, "sine": 0.004}.get(kind, 0.002)  # the slope of a table is the difference of its rounded entries
     for name, gradient in expected.items():
         grad = found[name]
         assert grad is not None
@@ -270,14 +366,88 @@ def test_a_clamp_stops_gradients_that_push_further_out_and_no_others() -> None:
     assert acc.grad.flatten().tolist() == [1.0, 0.0, 0.0, -1.0, 1.0]
 
 
-def test_the_step_has_no_gradient_where_only_its_rounding_could_matter() -> None:
-    """Without rounding a layer does not depend on its step: codes grow as the multiplier shrinks."""
-    layer, x, out = without_rounding("hswish")
-    with torch.no_grad():
-        layer.bias.zero_()
+@pytest.mark.parametrize("channel_steps", [False, True])
+def test_the_step_has_no_gradient_where_only_its_rounding_could_matter(channel_steps: bool) -> None:
+    """Without rounding a layer does not depend on its step: weight and bias codes grow as the multiplier shrinks."""
+    layer, x, out = without_rounding("hswish", channel_steps)
     layer(torch.from_numpy(x).float()).backward(torch.from_numpy(out).float())
-    assert layer.log_step.grad is not None and layer.weight.grad is not None
-    assert abs(float(layer.log_step.grad)) <= 1e-3 * float((layer.weight.grad * layer.weight.detach()).abs().sum())
+    assert layer.log_step.grad is not None and layer.weight.grad is not None and layer.bias.grad is not None
+    moved = (layer.weight.grad * layer.weight.detach()).abs().sum() + (layer.bias.grad * layer.bias.detach()).abs().sum()
+    assert layer.log_step.grad.abs().max() <= 2e-3 * float(moved)
+    assert (layer.bias.grad * layer.bias.detach()).abs().sum() > 0.01 * moved  # or nothing would be seen of it
+
+
+def test_the_slope_of_a_step_is_what_the_numbers_without_rounding_say() -> None:
+    """Codes w / s, bias codes b / (s u) and the multiplier s u / v, each weighted apart, against differences in double."""
+    generator = np.random.default_rng(3)
+    units = steps.Units(2.0**-9, 2.0**-9, 2.0**-7)
+    weight, bias = generator.normal(0, 1, (2, 3, 1, 1)), generator.normal(0, 1, 2)
+    gains = [generator.normal(0, 1, shape) for shape in ((2, 3, 1, 1), (2,), (2, 1, 1))]
+    at = np.log(np.array([0.1, 0.03]))
+
+    def loss(log_step: NDArray[np.float64]) -> float:
+        s = np.exp(log_step)
+        parts = [weight / s.reshape(2, 1, 1, 1), bias / (s * units.source), (s * units.source / units.out).reshape(2, 1, 1)]
+        return float(sum((gain * part).sum() for gain, part in zip(gains, parts, strict=True)))
+
+    log_step = torch.tensor(at, dtype=torch.float32, requires_grad=True)
+    real = [torch.from_numpy(each).float() for each in (weight, bias)]
+    made = steps.quantise(real[0], real[1], log_step, None, units, True)
+    sum((part * torch.from_numpy(gain).float()).sum() for part, gain in zip(made, gains, strict=True)).backward()  # type: ignore[union-attr]
+    expected = differences(loss, at, 1e-5)
+    assert log_step.grad is not None
+    assert np.abs(log_step.grad.numpy() - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+# ---- the way around a block
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (5, 3), (1, 4), (3, 2), (4, 5)])
+@pytest.mark.parametrize("kind", layers.ACTIVATIONS)
+def test_a_skip_is_its_emitted_program_run_by_the_reference(strides: tuple[int, int], kind: str) -> None:
+    generator = np.random.default_rng(0)
+    sh, sw = strides
+    skip = layers.Skip((3, 2), strides, layers.ACTIVATIONS[kind], layers.Range(), False)
+    skip.projection = layer_of("linear", (3, 2), 1, 2)
+    codes, branch = activations(generator, 1, 3, 4, 5), activations(generator, 1, 2, 4 * sh, 5 * sw)
+    builder = Builder("skip")
+    x = builder.add(Op.EMBEDDING, builder.parameter(codes), 3, 4, 5, 0, 1)
+    other = builder.add(Op.EMBEDDING, builder.parameter(branch), 2, 4 * sh, 5 * sw, 0, 1)
+    skip.emit(builder, x, other)
+    proof = prove(analyse(_ended(builder), Limits()), builder.tensors)
+    assert proof.reach[-3] <= 2048 * 2 * resample.gain(strides) < arithmetic.EXACT
+    trained = skip(torch.from_numpy(codes).float(), torch.from_numpy(branch).float()).detach().numpy()
+    values = values_of(rows_of(builder.program()), builder.tensors, 0, 1)
+    assert np.array_equal(trained[0], values[-1])
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3), (5, 5)])
+@pytest.mark.parametrize(("kind", "expected"), [("linear", 400.0), ("sine", 2047 * np.sin(400 / 512))])
+def test_a_skip_adds_its_two_inputs_in_the_same_unit(strides: tuple[int, int], kind: str, expected: float) -> None:
+    """A flat projection of value p beside a flat branch of value b: the block's sum is p + b, whatever the stride."""
+    skip = layers.Skip((1, 1), strides, ACTIVATIONS[kind], layers.Range(), False)
+    with torch.no_grad():
+        skip.projection.weight.fill_(1.0)
+        skip.projection.log_step.fill_(0.0)
+    skip.projection.quantise_weights = True
+    branch = torch.full((1, 1, 2 * strides[0], 2 * strides[1]), 300.0)
+    made = skip(torch.full((1, 1, 2, 2), 100.0), branch)
+    assert (made - expected).abs().max() <= 2  # 1 / 36 and 1 / 100 have 11 bits, and half a phase
+
+
+@pytest.mark.parametrize("strides", [(2, 3), (4, 1)])
+def test_gradients_of_an_enlargement_are_its_weights(strides: tuple[int, int]) -> None:
+    x = torch.randn(1, 2, 3, 4, requires_grad=True)
+    out = torch.randn(1, 2, 3 * strides[0], 4 * strides[1])
+    resample.enlarge(x, strides).backward(out)
+
+    def run(at: NDArray[np.float64]) -> float:
+        s = max(strides)
+        wide = reference.nearest(None, [reference.bilinear(None, [at[0]], 0, s)], 0, strides[0], s, strides[1], s)  # type: ignore[arg-type, list-item]
+        return float((wide * out.numpy()[0]).sum())
+
+    expected = differences(run, x.detach().double().numpy(), 1.0)
+    assert x.grad is not None and np.abs(x.grad.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 # ---- pieces
@@ -290,12 +460,6 @@ def test_multipliers_are_those_of_the_codes() -> None:
     values = np.concatenate([values, ties, np.exp2(np.arange(-29, 30, dtype=np.float32)), np.nextafter(ties, np.float32(0))])
     codes = np.array([arithmetic.multiplier_code(float(value)) for value in values])
     assert np.array_equal(quant.multiplier(torch.from_numpy(values)).numpy(), arithmetic.multiplier_value(codes))
-
-
-def test_multipliers_pass_their_gradient() -> None:
-    x = torch.tensor([0.3, 7.7], requires_grad=True)
-    (quant.multiplier(x) * torch.tensor([2.0, 5.0])).sum().backward()
-    assert x.grad is not None and x.grad.tolist() == [2.0, 5.0]
 
 
 @given(st.floats(0.0, 2.0**40, width=32))

@@ -5,7 +5,8 @@
 
 Differences from the paper, each because the decoder is defined in integers or because of 4:2:0:
 - 4:2:0 is made at half resolution as six channels, so the paper's last block is part of the head.
-- The activation is the quadratic hard-swish; `gelu` gives the paper's, by a table.
+- The activation is the quadratic hard-swish; `gelu` gives the paper's, by a table, and `sine` that of SIREN (Sitzmann et al.
+  2020). With `skip` a block adds its input before the activation (layers.Skip).
 - The output is linear and clamped, not 0.5 tanh + 0.5.
 - Strides may differ between the axes, so that frames of any size need little padding.
 """
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 from nvc.bitstream.program import Builder, Op
 
 from .. import layers, network
+from ..config import Design
 from ..geometry import Grid, Picture, plan_grid
 
 REDUCTION = 1.2
 FLOOR = 12  # no block is narrower, unless the first one is under twice that
 ENCODER_WIDTH = 64
+DEFAULT = Design()
 SMALLEST, LARGEST = 4, 1024  # widths of the first block
 
 
@@ -36,27 +39,27 @@ class Config:
     grid: Grid
     widths: tuple[int, ...]
     embedding_channels: int = 16
-    activation: str = "hswish"
+    design: Design = DEFAULT
 
 
-def plan(picture: Picture, parameters: int, activation: str = "hswish") -> Config:
+def plan(picture: Picture, parameters: int, design: Design = DEFAULT) -> Config:
     """The widest network of at most `parameters` decoder weights and biases; the narrowest there is, if that has more."""
     grid = plan_grid(*picture.canvas)
-    best = _config(picture, grid, SMALLEST, activation)
+    best = _config(picture, grid, SMALLEST, design)
     for width in range(SMALLEST, LARGEST + 1):
-        config = _config(picture, grid, width, activation)
+        config = _config(picture, grid, width, design)
         if decoder_parameters(config) > parameters:
             break
         best = config
     return best
 
 
-def _config(picture: Picture, grid: Grid, width: int, activation: str) -> Config:
+def _config(picture: Picture, grid: Grid, width: int, design: Design) -> Config:
     floor = min(FLOOR, max(SMALLEST, width // 2))
     widths = [width]
     for _ in grid.strides:
         widths.append(max(round(widths[-1] / REDUCTION), floor))
-    return Config(picture, grid, tuple(widths), activation=activation)
+    return Config(picture, grid, tuple(widths), design=design)
 
 
 def kernel(block: int) -> int:
@@ -69,6 +72,8 @@ def decoder_parameters(config: Config) -> int:
     count = (config.embedding_channels + 1) * config.widths[0]
     for i, (sh, sw) in enumerate(config.grid.strides):
         count += (config.widths[i] * kernel(i) ** 2 + 1) * config.widths[i + 1] * sh * sw
+        if config.design.skip:
+            count += (config.widths[i] + 1) * config.widths[i + 1]
     return count + (config.widths[-1] * 9 + 1) * config.picture.channels
 
 
@@ -79,30 +84,72 @@ class Network(network.Network):
         super().__init__()
         self.config = config
         self.grid = config.grid
-        activation = layers.ACTIVATIONS[config.activation]
-        inner = layers.Range(activation.out_low, activation.out_high)
+        strides, widths, design = config.grid.strides, config.widths, config.design
+        activation = layers.ACTIVATIONS[design.activation]
+        inner, steps = activation.range, design.channel_steps
         self.encoder = Encoder(config)
         self.embedding = layers.Embedding(config.embedding_channels)
-        self.stem = layers.QuantConv(
-            (config.embedding_channels, config.widths[0]), 1, activation, source=self.embedding.source
-        )
+        self.stem = layers.QuantConv((config.embedding_channels, widths[0]), 1, activation, self.embedding.source, steps)
+        branch = layers.LINEAR if design.skip else activation
         self.blocks = nn.ModuleList(
-            layers.QuantConv((config.widths[i], config.widths[i + 1] * sh * sw), kernel(i), activation, source=inner)
-            for i, (sh, sw) in enumerate(config.grid.strides)
+            layers.QuantConv((widths[i], widths[i + 1] * sh * sw), kernel(i), branch, inner, steps)
+            for i, (sh, sw) in enumerate(strides)
         )
-        outputs = config.picture.channels
-        self.head = layers.QuantConv((config.widths[-1], outputs), 3, layers.pixels(8), out_step=1 / 255, source=inner)
+        self.skips = nn.ModuleList(
+            layers.Skip((widths[i], widths[i + 1]), stride, activation, inner, steps)
+            for i, stride in enumerate(strides if design.skip else ())
+        )
+        self.head = layers.QuantConv((widths[-1], config.picture.channels), 3, layers.pixels(8), inner, steps)
         with torch.no_grad():
             self.head.weight.mul_(0.1)  # starts near mid-grey, inside the clamp, where gradients flow
             self.head.bias.fill_(0.5)
             self.head.log_step.add_(float(torch.log(torch.tensor(0.1))))
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Embedding codes (N, 16, h, w) to canvases (N, C, H, W) of samples 0..255."""
+    @property
+    def band(self) -> int:
+        """The vertical stride of the last block."""
+        return self.config.grid.strides[-1][0] if self.blocks else 1
+
+    def forward(self, codes: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
+        """Embedding codes (N, 16, h, w) to canvases (N, C, H, W) of samples 0..255, or to `rows` of them."""
         x: Tensor = self.stem(codes)
-        for block, strides in zip(self.blocks, self.config.grid.strides, strict=True):
-            x = layers.shuffle(block(x), strides)
-        out: Tensor = self.head(x)
+        whole = rows is None or rows == (0, self.grid.size[0])
+        for i in range(len(self.blocks) if whole else len(self.blocks) - 1):
+            x = self._block(i, x)
+        out: Tensor = self.head(x) if whole or rows is None else self._band(x, rows)
+        return out
+
+    def _block(self, i: int, x: Tensor) -> Tensor:
+        branch = layers.shuffle(self.blocks[i](x), self.config.grid.strides[i])
+        if not self.skips:
+            return branch
+        out: Tensor = self.skips[i](x, branch)
+        return out
+
+    def _band(self, x: Tensor, rows: tuple[int, int]) -> Tensor:
+        """Canvas rows first..last - 1 from the input x of the last block.
+
+        The head needs one row more on each side, and its band of the last block's rows is made from `kernel // 2` cells more.
+        """
+        first, last = max(rows[0] - 1, 0), min(rows[1] + 1, self.grid.size[0])
+        edges = (first - rows[0] + 1, rows[1] + 1 - last)
+        x = self._last_block(x, first, last) if self.blocks else x[:, :, first:last]
+        out: Tensor = self.head(x, edges)
+        return out
+
+    def _last_block(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Rows first..last - 1 of what the last block makes of its input x."""
+        i = len(self.blocks) - 1
+        stride, cells = self.band, x.shape[2]
+        top, bottom = first // stride, -(-last // stride)
+        halo = kernel(i) // 2
+        above, below = max(top - halo, 0), min(bottom + halo, cells)
+        branch = self.blocks[i](x[:, :, above:below], (above - top + halo, bottom + halo - below))
+        branch = layers.shuffle(branch, self.config.grid.strides[i])[:, :, first - top * stride : last - top * stride]
+        if not self.skips:
+            return branch
+        above, below = max(top - 1, 0), min(bottom + 1, cells)  # between cells the enlargement sees the next one
+        out: Tensor = self.skips[i](x[:, :, above:below], branch, (first - above * stride, last - above * stride))
         return out
 
     def emit(self, builder: Builder, codes: object) -> None:
@@ -110,11 +157,14 @@ class Network(network.Network):
         h, w = self.config.grid.embedding
         x = builder.add(Op.EMBEDDING, builder.parameter(codes), self.config.embedding_channels, h, w, 0, 1)
         x = self.stem.emit(builder, x)
-        for block, (sh, sw) in zip(self.blocks, self.config.grid.strides, strict=True):
+        for i, (block, strides) in enumerate(zip(self.blocks, self.config.grid.strides, strict=True)):
             assert isinstance(block, layers.QuantConv)
-            x = block.emit(builder, x)
-            if (sh, sw) != (1, 1):
-                x = builder.add(Op.SHUFFLE, x, sh, sw)
+            branch = layers.emit_shuffle(builder, block.emit(builder, x), strides)
+            if self.skips:
+                skip = self.skips[i]
+                assert isinstance(skip, layers.Skip)
+                branch = skip.emit(builder, x, branch)
+            x = branch
         layers.emit_picture(builder, self.head.emit(builder, x), self.config.picture)
 
 

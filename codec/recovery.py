@@ -1,0 +1,48 @@
+"""Notices that a fit diverges, and remembers where it was still good.
+
+A large step can throw a small network into the flat part of its activations, from where no gradient leads back. The
+distortion then stays where it fell, or is no number at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+COLLAPSE = 2.5  # times the best distortion of the phase, 4 dB: no fit that recovered by itself was seen to lose so much
+SLOWER = 0.5  # learning rate after every return
+
+
+@dataclass
+class Recovery:
+    """Keeps the last two states of a fit; `take` copies one and `restore` puts it back.
+
+    The older of the two is gone back to: the newer may already be part of the fall.
+    """
+
+    take: Callable[[], dict[str, Any]]
+    restore: Callable[[dict[str, Any]], None]
+    best: float = math.inf
+    rate: float = 1.0
+    """What the learning rates are multiplied with."""
+
+    def __post_init__(self) -> None:
+        self.enter()
+
+    def enter(self) -> None:
+        """A new phase begins, in which the distortion may be another and states have another form."""
+        self.best = math.inf
+        self.older = self.newer = self.take()
+
+    def check(self, distortion: float) -> bool:
+        """Look at the running distortion: keep the state, or go back and return True."""
+        if math.isfinite(distortion) and distortion <= COLLAPSE * self.best:
+            self.best = min(self.best, distortion)
+            self.older, self.newer = self.newer, self.take()
+            return False
+        self.restore(self.older)
+        self.newer = self.older
+        self.rate *= SLOWER
+        return True
