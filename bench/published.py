@@ -17,7 +17,8 @@ Where the sources leave a choice or a small loss, the baseline gets the better o
   as small and as good; `--json` has them all.
 - The symbols cost what the cheaper coder takes: one global Huffman table, itself counted, or nvc's coder per tensor, which
   predicts embeddings from the frame before. So a comparison with nvc isolates the training, not the coder.
-- nvc's container is counted as it is for a file of nvc's, no more.
+- nvc's container is counted as it is for nvc's file of the same clip in one segment, but for the multipliers, whose place the
+  steps take.
 - Values are decoded in float32, rounded once.
 - Learning rate, batch and pruning are the best that were found, for bunny.mp4, 64 frames of 160x90, 45,685 parameters, 120
   passes (7 bits a weight, 6 an embedding value, no axes: bytes and 6:1:1). At 0.02 it diverges (15.5 dB).
@@ -39,25 +40,26 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil, log2
 from pathlib import Path
 
 import numpy as np
 import torch
 from clips import open_clip, size, span
+from jobs import integers
 from numpy.typing import NDArray
 from plain import PlainHNeRV, embed, render, train
 from torch import Tensor
 
 from nvc.bitstream.coders import choose
 from nvc.bitstream.tensors import Kind, TensorSpec, coded_bits
-from nvc.codec import target
 from nvc.codec.canvas import to_canvas
 from nvc.codec.decode import open_device
 from nvc.codec.geometry import Picture
 from nvc.codec.metrics import Quality
 from nvc.codec.models import hnerv
+from nvc.codec.plan import EncodeOptions, overhead_bytes, plan_encode
 from nvc.codec.video import Clip
 
 BIAS_BITS = 8
@@ -169,9 +171,13 @@ def tensor_bits(weights: Sequence[Quantised], embedding: Quantised, bits: int) -
     return sum(flat) + coded_bits(TensorSpec(Kind.EMBEDDING, codes.shape), codes)
 
 
-def container_bytes(frames: int) -> int:
-    """Bytes of an nvc file of one segment without weights and embeddings."""
-    return target.overhead_bytes(frames, 1)
+def container_bytes(clip: Clip) -> float:
+    """Bytes of an nvc file of `clip` in one segment, without weights, embeddings and multipliers."""
+    options = EncodeOptions()
+    plan = plan_encode(clip, options)
+    parameters = [parameter for parameter in plan.analysis.parameters if parameter.kind is not Kind.MULTIPLIER]
+    analysis = replace(plan.analysis, parameters=parameters)
+    return overhead_bytes(clip, options, plan.model, analysis, [(0, len(clip.pts))])
 
 
 @dataclass(frozen=True)
@@ -209,9 +215,10 @@ def fit(clip: Clip, parameters: int, settings: Settings, device: torch.device) -
 def compress(trained: Trained, clip: Clip, bits: int) -> list[Row]:
     """Quantise, count and decode what `fit` gave, at `bits` bits a weight: a file for each choice that is left."""
     rows = []
-    picture, frames = Picture.of(clip.header), len(trained.embeddings)
-    pixels = clip.header.width * clip.header.height * frames
+    picture, container = Picture.of(clip.header), container_bytes(clip)
+    pixels = clip.header.width * clip.header.height * len(clip.pts)
     parameters = trained.network.transmitted()
+    count = sum(p.numel() for p in parameters)
     for weight_axes, embedding_axes, embedding_bits in itertools.product((True, False), (True, False), EMBEDDING_BITS):
         decoder = [
             quantise(p, bits if p.dim() > 1 else BIAS_BITS, axes=weight_axes and p.dim() > 1, zero=True) for p in parameters
@@ -223,26 +230,16 @@ def compress(trained: Trained, clip: Clip, bits: int) -> list[Row]:
             "tensors": tensor_bits(decoder, embedding, embedding_bits),
         }
         coder = min(coders, key=lambda name: coders[name])
-        total = ceil((coders[coder] + sum(tensor.side_bits for tensor in sent)) / 8) + container_bytes(frames)
+        total = ceil((coders[coder] + sum(tensor.side_bits for tensor in sent)) / 8 + container)
         network = copy.deepcopy(trained.network)
         for own, tensor in zip(network.transmitted(), decoder, strict=True):
             own.data.copy_(tensor.values)
         decoded = render(network, embedding.values)
         quality = Quality.of(clip.planes, decoded, rgb=picture.side == 1).as_dict()
         headline = quality["yuv611"] if picture.side == 2 else quality["rgb"]
-        row = Row(
-            parameters=sum(p.numel() for p in parameters),
-            bits=bits,
-            bytes=total,
-            bpp=8 * total / pixels,
-            psnr_y=quality.get("y", headline),
-            psnr_611=headline,
-            seconds=trained.seconds,
-            embedding_bits=embedding_bits,
-            axes="w" * any(tensor.step.numel() > 1 for tensor in decoder) + "e" * (embedding.step.numel() > 1),
-            coder=coder,
-        )
-        rows.append(row)
+        axes = "w" * any(tensor.step.numel() > 1 for tensor in decoder) + "e" * (embedding.step.numel() > 1)
+        bpp, luma = 8 * total / pixels, quality.get("y", headline)
+        rows.append(Row(count, bits, total, bpp, luma, headline, trained.seconds, embedding_bits, axes, coder))
     return rows
 
 
@@ -265,8 +262,8 @@ def main() -> None:
     parser.add_argument("clip", help="a file, or synthetic:zoom, synthetic:pan (clips.py)")
     parser.add_argument("--scale", type=size)
     parser.add_argument("--frames", type=span, metavar="A:B")
-    parser.add_argument("--parameters", type=numbers, default=(20_000, 40_000, 80_000, 160_000))
-    parser.add_argument("--bits", type=numbers, default=(4, 5, 6, 7, 8))
+    parser.add_argument("--parameters", type=integers, default=(20_000, 40_000, 80_000, 160_000))
+    parser.add_argument("--bits", type=integers, default=(4, 5, 6, 7, 8))
     for name, value in vars(Settings()).items():
         parser.add_argument("--" + name, type=type(value), default=value)
     parser.add_argument("--device", default="cpu")
@@ -292,11 +289,6 @@ def main() -> None:
         rows = list(itertools.chain(*groups))
         points = [asdict(row) | {"front": leads} for row, leads in zip(rows, front(rows), strict=True)]
         options.json.write_text(json.dumps({"source": source, **asdict(settings), "points": points}, indent=1) + "\n")
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """A,B,C."""
-    return tuple(int(number) for number in text.split(","))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ class FitConfig:
 
     passes: int
     """How often every frame is seen; with `batch` and `band` this fixes the number of steps."""
-    batch: int = 1
+    batch: int = 2
     """Frames a step."""
     band: float = 1.0
     """Share of a frame's height that a step computes in the last block and the head."""
@@ -38,13 +38,15 @@ class FitConfig:
     """Peak learning rate of Muon, in its RMS-matched form: an element moves by about 0.2 of it in a step."""
     momentum: float = 0.85
     """Of Muon. Short fits want a short memory: 0.95 was 0.3 dB worse after 60 passes."""
+    weight_decay: float = 0.05
+    """Of Muon, whose steps have one length and would let weights grow in directions that do not matter."""
     step_lr: float = 4.0
     """Learning rate of the log-domain steps and gains, relative to `lr`."""
     quantise_at: float = 0.15
     """From here weights and embeddings are rounded in the forward pass, their bits are in the loss, and the encoder is gone: the
     embeddings are parameters of their own."""
     full_rate_at: float = 0.35
-    """Here lambda has its full value and starts to be steered to the size that was asked for."""
+    """Here lambda has its full value, after a ramp from `quantise_at`."""
     prune_at: float = 0.5
     """Here `prune` takes effect."""
     prune: float = 0.0

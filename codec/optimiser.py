@@ -41,7 +41,7 @@ class Optimiser:
             self.muon = torch.optim.Muon(
                 self.matrices,
                 lr=config.matrix_lr,
-                weight_decay=0.0,
+                weight_decay=config.weight_decay,
                 momentum=config.momentum,
                 adjust_lr_fn="match_rms_adamw",
             )

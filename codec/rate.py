@@ -74,7 +74,7 @@ class _SequenceBits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, owner: Tensor, lengths: Tensor) -> Tensor:
         rows, columns = lengths.numel(), 2 * LARGEST + 1
-        rounded = values.round()
+        rounded = values.round().nan_to_num(0.0)  # a fit that diverged is to be told by its distortion
         inside = rounded.clamp(-LARGEST, LARGEST)
         cell = inside.to(torch.int64).add_(LARGEST).addcmul_(owner, torch.tensor(columns, device=owner.device))
         counts = torch.bincount(cell, minlength=rows * columns).view(rows, columns).float()

@@ -61,6 +61,33 @@ def encode(source, steps: int = STEPS, **options):  # type: ignore[no-untyped-de
     return file.getvalue(), result
 
 
+def a_fit(source, target, config, seed: int = 0, design=None):  # type: ignore[no-untyped-def]
+    """The Plan of a Clip and a Fit of it in one segment that has not run yet."""
+    import torch
+
+    from nvc.codec.canvas import to_canvas
+    from nvc.codec.config import Design
+    from nvc.codec.encode import EncodeOptions, plan_encode
+    from nvc.codec.fit import Fit
+    from nvc.codec.models import hnerv
+
+    plan = plan_encode(source, EncodeOptions(target=target, design=design or Design(), segment=4096))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = hnerv.Network(plan.config)  # type: ignore[arg-type]
+    canvas = to_canvas(source.planes, plan.side, network.grid.size)
+    return plan, Fit(network, canvas, config, plan.bits, seed)
+
+
+def emitted(network, codes) -> list[Integers]:  # type: ignore[no-untyped-def]
+    """The tensors of a fitted network with embedding codes (T, C, h, w), as they would be written."""
+    from nvc.bitstream.program import Builder
+
+    builder = Builder("hnerv")
+    network.emit(builder, codes.numpy().astype(np.int64))
+    return builder.tensors
+
+
 @functools.cache
 def encoded(**wanted: int) -> bytes:
     """A file of five frames in three segments (frames 0, 1-2 and 3-4); `wanted` are arguments of `clip`."""

@@ -1,0 +1,260 @@
+"""The benches of the fit: no job runs twice, what they set is put back, and their figures are those of simple cases."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nvc.codec import fit, layers
+from nvc.codec.config import Design, FitConfig
+from nvc.codec.network import Network
+from nvc.codec.plan import plan_encode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))  # scripts, not a package
+clips, jobs, ablations, published = (importlib.import_module(name) for name in ("clips", "jobs", "ablations", "published"))
+fit_speed, rd_gain, targets = (importlib.import_module(name) for name in ("fit_speed", "rd_gain", "targets"))
+
+TINY = ("synthetic:pan", "--scale", "32x24", "--frames", "0:3", "--passes", "1")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """One, and put back: the scripts set torch's threads for their whole process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def numbered(ran: list[int], *numbers: int) -> list[Any]:
+    """Jobs that note in `ran` that they ran."""
+
+    def job(number: int) -> Any:
+        def run() -> dict[str, int]:
+            ran.append(number)
+            return {"square": number**2}
+
+        return jobs.Job(f"job {number}", {"number": number}, run)
+
+    return [job(number) for number in numbers]
+
+
+# ---- jobs
+
+
+def test_a_job_that_has_a_result_is_not_run_again(tmp_path: Path) -> None:
+    path, ran = tmp_path / "results.jsonl", []  # type: ignore[var-annotated]
+    jobs.run(numbered(ran, 1, 2, 2), jobs.Journal(path))
+    assert ran == [1, 2]
+    journal = jobs.Journal(path)
+    jobs.run(numbered(ran, 2, 3, 1), journal)
+    assert ran == [1, 2, 3]
+    assert [journal.result(job) for job in numbered([], 1, 2, 3)] == [{"square": 1}, {"square": 4}, {"square": 9}]
+
+
+def test_each_result_is_in_the_file_before_the_next_job_starts(tmp_path: Path) -> None:
+    path, ran = tmp_path / "results.jsonl", []  # type: ignore[var-annotated]
+
+    def fail() -> dict[str, int]:
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        jobs.run([*numbered(ran, 1), jobs.Job("fails", {"number": 2}, fail)], jobs.Journal(path))
+    assert [json.loads(line)["result"] for line in path.read_text().splitlines()] == [{"square": 1}]
+
+
+@pytest.mark.parametrize("cut", [1, 10, 30])
+def test_a_half_written_last_line_is_ignored_and_its_job_runs_again(tmp_path: Path, cut: int) -> None:
+    path, ran = tmp_path / "results.jsonl", []  # type: ignore[var-annotated]
+    jobs.run(numbered(ran, 1, 2), jobs.Journal(path))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: -1 - cut])
+    for _ in range(2):
+        jobs.run(numbered(ran, 1, 2, 3), jobs.Journal(path))
+    assert ran == [1, 2, 2, 3]
+
+
+def test_the_parts_share_the_jobs_and_see_what_the_others_did(tmp_path: Path) -> None:
+    path, first, second, last = tmp_path / "results.jsonl", [], [], []  # type: ignore[var-annotated]
+    journal = jobs.Journal(path)  # opened before the other part writes
+    jobs.run(numbered(first, *range(7)), jobs.Journal(path), (1, 2))
+    jobs.run(numbered(second, *range(7)), journal, (2, 2))
+    jobs.run(numbered(last, *range(7)), journal)
+    assert first == [0, 2, 4, 6] and second == [1, 3, 5] and last == []
+    with pytest.raises(Exception, match="3/2"):
+        jobs.part("3/2")
+
+
+def test_a_setting_is_put_back_and_must_exist() -> None:
+    before = layers.INITIAL_GAIN
+    with pytest.raises(KeyError), jobs.setting(layers, "INITIAL_GAIN", before + 1):
+        assert before + 1 == layers.INITIAL_GAIN
+        raise KeyError
+    assert before == layers.INITIAL_GAIN
+    with pytest.raises(AttributeError), jobs.setting(layers, "INITIAL_GIAN", 1.0):
+        pass
+    assert not hasattr(layers, "INITIAL_GIAN")
+
+
+# ---- rate and distortion
+
+
+def curve(scale: float = 1.0, better: float = 0.0) -> list[dict[str, float]]:
+    return [{"bytes": scale * 1000 * 2**i, "psnr_611": 30 + 3 * i - 0.1 * i**2 + better} for i in range(5)]
+
+
+@pytest.mark.parametrize("method", rd_gain.METHODS)
+def test_bd_rate_is_that_of_curves_whose_answer_is_known(method: str) -> None:
+    pytest.importorskip("bjontegaard")
+    assert rd_gain.bd_rate(curve(), curve(), "psnr_611", method) == pytest.approx(0, abs=1e-9)
+    assert rd_gain.bd_rate(curve(), curve(0.5), "psnr_611", method) == pytest.approx(-50)
+    assert rd_gain.bd_rate(curve(), curve(3), "psnr_611", method) == pytest.approx(200)
+    assert math.isnan(rd_gain.bd_rate(curve(), curve(better=20), "psnr_611", method))
+
+
+def test_the_envelope_has_what_no_file_beats_within_the_sizes_and_no_dents() -> None:
+    def point(size: float, psnr: float) -> dict[str, float]:
+        return {"bytes": size, "psnr_611": psnr}
+
+    best = [point(2**i, 3 * i - 0.1 * i**2) for i in range(6)]  # rises by less each time
+    dented = [point(3, 3.0), point(12, 9.3), point(24, 10.6)]  # under the line between two neighbours, over the smaller
+    beaten = [point(2, 2.0), point(9, 5.0), point(40, 12.4)]
+    files = [*beaten, *best, *dented]
+    assert [p["bytes"] for p in rd_gain.pareto(files, "psnr_611")] == [1, 2, 3, 4, 8, 12, 16, 24, 32]
+    assert rd_gain.envelope(files, "psnr_611", (1, 100)) == best
+    assert rd_gain.envelope(files, "psnr_611", (2, 16)) == best[1:5]
+
+
+def test_sizes_of_the_published_networks_reach_beyond_nvcs_files() -> None:
+    source = jobs.Source("pan", clips.open_clip("synthetic:pan", (48, 32), (0, 2)))
+    sizes = rd_gain.network_sizes(source, (1.0, 4.0))
+    assert len(sizes) == 4 and list(sizes) == sorted(sizes)
+    assert sizes[0] == round(48 * 32 * 2 / 6) and sizes[-1] == round(1.5 * 4 * 48 * 32 * 2 / 6)
+
+
+# ---- ablations
+
+
+@pytest.mark.parametrize("variant", [v for question in ablations.QUESTIONS.values() for v in question], ids=lambda v: str(v.name))
+def test_every_variant_is_a_valid_encode(variant: Any) -> None:
+    assert set(variant.fit) <= {field.name for field in fields(FitConfig)}
+    assert set(variant.design) <= {field.name for field in fields(Design)}
+    assert all(hasattr(ablations.CONSTANTS[name], name) for name in variant.constants)
+    options = variant.options(60, 4.0, 0)
+    assert {name: getattr(options.fit, name) for name in variant.fit} == variant.fit
+    assert {name: getattr(options.design, name) for name in variant.design} == variant.design
+    assert options.fit.quantise_at < options.fit.full_rate_at < options.fit.hard_at or variant.name.startswith("rounding at 0.7")
+    plan_encode(clips.open_clip("synthetic:pan", (48, 32), (0, 4)), options)
+
+
+def test_variants_have_names_of_their_own_and_batches_say_what_is_equal() -> None:
+    for question in ablations.QUESTIONS.values():
+        assert len({variant.name for variant in question}) == len(question)
+    usual = ablations.DEFAULT.options(60, 0.2, 0).fit
+    for variant in ablations.QUESTIONS["batch"]:
+        config = variant.options(60, 0.2, 0).fit
+        default = config.batch == usual.batch
+        assert (config.steps(64) == usual.steps(64)) == ("steps" in variant.name or "both" in variant.name or default)
+        assert (config.passes == usual.passes) == ("steps" not in variant.name)
+
+
+def test_adam_leaves_the_learning_rate_of_the_steps_as_it_is() -> None:
+    for variant in ablations.QUESTIONS["optimiser"]:
+        config = variant.options(60, 0.2, 0).fit
+        assert config.lr * config.step_lr == pytest.approx(ablations.BASE.lr * ablations.BASE.step_lr)
+
+
+def test_equal_bytes_takes_three_decibels_for_a_doubling() -> None:
+    default = {"bytes": 1000, "target": 1000, "psnr_y": 30.0, "psnr_611": 31.0, "seconds": 1.0}
+    larger = {**default, "bytes": 2000, "psnr_611": 34.5}
+    line = ablations.row("larger", [(larger, default), (default, default)], 2)
+    assert line[6:] == ["+0.25", "+0.00 to +0.50", 2] and line[2] == "+50.0"
+
+
+def test_a_constant_is_set_while_its_variant_runs_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(jobs, "encoded", lambda *_: seen.append(fit.RATE_EVERY) or {})
+    source = jobs.Source("pan", clips.open_clip("synthetic:pan", (32, 24), (0, 2)))
+    options = type("Options", (), {"passes": 1, "bpp": 8.0})
+    before = fit.RATE_EVERY
+    planned = [ablations.plan(source, v, 0, options, torch.device("cpu")) for v in ablations.QUESTIONS["rate_every"]]
+    for job in planned:
+        job.run()
+    assert seen == [1, 4, 8] and before == fit.RATE_EVERY
+    assert [job.key["constants"]["RATE_EVERY"] for job in planned] == [1, 4, 8]
+
+
+# ---- published
+
+
+def test_the_published_file_pays_for_a_container_that_grows_with_its_frames() -> None:
+    small, large = (published.container_bytes(clips.open_clip("synthetic:pan", (48, 32), (0, n))) for n in (4, 12))
+    assert 8 * 8 <= large - small <= 8 * 8 + 8  # the hash of a frame has 8 bytes
+    assert 150 < small < 600
+
+
+# ---- the scripts
+
+
+def test_targets_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [*TINY, "--bpp", "7,9", "--json", str(tmp_path / "o.jsonl")]
+    targets.main(arguments)
+    first = capsys.readouterr().out
+    monkeypatch.setattr(jobs, "encoded", lambda *_: pytest.fail("ran again"))
+    targets.main(arguments)
+    assert capsys.readouterr().out == first and first.count("| synthetic:pan") == 2 and "largest deviation" in first
+
+
+def test_rd_gain_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("bjontegaard")
+    monkeypatch.setattr(rd_gain, "BITS", (4, 8))
+    rd_gain.main([*TINY, "--bpp", "6,7,9,12", "--parameters", "2000"])
+    out = capsys.readouterr().out
+    assert out.count("| nvc |") == 4 and "MISSING" not in out and "| mean over 1 | tuned | PSNR-Y |" in out
+
+
+def test_ablations_run_the_default_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[object] = []
+    encoded = jobs.encoded
+    monkeypatch.setattr(jobs, "encoded", lambda *given: ran.append(given) or encoded(*given))
+    ablations.main([*TINY, "--bpp", "8", "--seeds", "0", "--only", "skip,channel_steps"])
+    out = capsys.readouterr().out
+    assert len(ran) == 3 and out.count("(default) |") == 2 and "not run" not in out
+
+
+@pytest.mark.parametrize("profile", [False, True])
+def test_fit_speed_runs(profile: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--sizes", "32x24:2000", "--frames", "0:3", "--batches", "2", "--repeats", "1"]
+    fit_speed.main([*sizes, *(["--profile"] if profile else [])])
+    out = capsys.readouterr().out
+    assert ("convolution backward" in out) if profile else (out.count("| 32x24, 2 k, batch 2 |") == 4)
+
+
+def test_a_profile_gives_every_group_its_share_and_leaves_nothing_labelled() -> None:
+    source = jobs.Source("pan", clips.open_clip("synthetic:pan", (32, 24), (0, 3)))
+    before = [getattr(owner, name) for owner, name, _ in fit_speed.CALLS]
+    spent = fit_speed.profiled(source, 2000, 1, torch.device("cpu"))
+    assert set(spent) == set(fit_speed.GROUPS) and all(value > 0 for value in spent.values())
+    assert [getattr(owner, name) for owner, name, _ in fit_speed.CALLS] == before
+
+
+@pytest.mark.parametrize("phase", ["float", "rounded", "hard"])
+def test_a_turn_is_within_its_phase(phase: str) -> None:
+    source = jobs.Source("pan", clips.open_clip("synthetic:pan", (32, 24), (0, 3)))
+    fitted, _ = fit_speed.build(source, 2000, 2, torch.device("cpu"))
+    looked: list[float] = []
+    fitted.steer.steer = lambda bits, steps: looked.append(bits)
+    fit_speed.turns(fitted, phase)()
+    network: Network = fitted.network
+    assert all(layer.quantise_weights == (phase != "float") for layer in network.convolutions())
+    assert (fitted.table is None) == (phase == "float") and len(looked) == (0 if phase == "float" else fit_speed.TURN // 10)
+    assert sum(fit_speed.PHASES.values()) == pytest.approx(1)
