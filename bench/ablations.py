@@ -87,9 +87,11 @@ QUESTIONS: dict[str, tuple[Variant, ...]] = {
         ),
     ),
     "prune": tuple(Variant(f"{share:.0%} pruned", {"prune": share}) for share in (0.0, 0.1, 0.3, 0.5)),
-    "gain": tuple(Variant(f"initial gain {gain:g}", constants={"INITIAL_GAIN": gain}) for gain in (0.15, 0.3, 0.6, 1.4)),
+    "gain": tuple(Variant(f"initial gain {gain:g}", constants={"INITIAL_GAIN": gain}) for gain in (0.1, 0.2, 0.5, 1.4)),
     "bits": tuple(Variant(f"{bits:g} bits a weight", constants={"USUAL_BITS": bits}) for bits in (2.5, 3.0, 3.7, 4.5)),
     "matrix_lr": tuple(Variant(f"matrix lr {lr:g}", {"matrix_lr": lr}) for lr in (1e-2, 2e-2, 3e-2, 5e-2)),
+    "weight_decay": tuple(Variant(f"weight decay {decay:g}", {"weight_decay": decay}) for decay in (0.0, 0.05, 0.1, 0.2)),
+    "momentum": tuple(Variant(f"momentum {momentum:g}", {"momentum": momentum}) for momentum in (0.7, 0.85, 0.95)),
     "rate_every": tuple(Variant(f"rate every {k} steps", constants={"RATE_EVERY": k}) for k in (1, 4, 8)),
 }
 

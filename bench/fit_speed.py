@@ -69,19 +69,24 @@ NODES = {
     "_RoundBackward": ROUND,
     "_SequenceBitsBackward": RATE,
     **dict.fromkeys(("_HardSwishBackward", "_RequantiseBackward", "_SineBackward", "_TableBackward"), REQUANTISE),
-    # of the rounded phase, depth to space alone has these
+    # in a rounded step nearly all of these are depth to space's
     **{f"{name}Backward0": SHUFFLE for name in ("Permute", "Transpose", "View", "UnsafeView", "Clone")},
 }
 NAMES = {group: group for group in GROUPS} | {"aten::conv2d": FORWARD} | {ENGINE + node: group for node, group in NODES.items()}
 
 
+def first_step(phase: str, total: int) -> int:
+    """Where the turns of a phase start, in a fit of `total` steps: the rounded ones where lambda has its full value."""
+    start = {"float": 0.0, "rounded": CONFIG.full_rate_at, "hard": CONFIG.hard_at}[phase]
+    return (int(start * total) // TURN + 1) * TURN
+
+
 def turns(fit: Fit, phase: str) -> Callable[[], None]:
     """Runs TURN steps of a phase of `fit`, again and again the same ones. The one place that knows the inside of a fit."""
     switches = {"float": (0.0,), "rounded": (0.0, CONFIG.quantise_at), "hard": (0.0, CONFIG.quantise_at, CONFIG.hard_at)}[phase]
-    start = {"float": 0.0, "rounded": CONFIG.full_rate_at, "hard": CONFIG.hard_at}[phase]
     for share in switches:
         fit._enter(int(share * fit.steps))
-    first = (int(start * fit.steps) // TURN + 1) * TURN
+    first = first_step(phase, fit.steps)
 
     def turn() -> None:
         for step in range(first, first + TURN):

@@ -21,7 +21,7 @@ def summarise(file: BinaryIO, limits: Limits | None = None) -> dict[str, Any]:
     """Read a seekable file without decoding any number; BitstreamError when it is refused.
 
     `sections` adds up to `bytes`; `parameters` counts weights and biases of all segments, `bits_per_weight` is the weights
-    section over that; `macs_per_pixel` are multiply-adds per luma sample of the program of segment 0.
+    section over that; `bits_per_embedding` is likewise of a value of the embeddings; `macs_per_pixel` are multiply-adds per luma sample of the program of segment 0.
     """
     limits = limits or Limits()
     reader = Reader(file, limits)
@@ -39,6 +39,8 @@ def summarise(file: BinaryIO, limits: Limits | None = None) -> dict[str, Any]:
     total, frames = sum(sections.values()), sum(count for _, count in used)
     weights = [sum(int(np.prod(p.shape)) for p in a.parameters if p.kind in (Kind.WEIGHT, Kind.BIAS)) for a in analyses]
     parameters = sum(weights[program] for program, _ in used)
+    specs = [spec for program, count in used for spec in analyses[program].specs(count)]
+    values = sum(spec.count for spec in specs if spec.kind is Kind.EMBEDDING)
     first = analyses[used[0][0]]
     return {
         "bytes": total,
@@ -51,6 +53,7 @@ def summarise(file: BinaryIO, limits: Limits | None = None) -> dict[str, Any]:
         "model": programs[used[0][0]].name,
         "parameters": parameters,
         "bits_per_weight": round(8 * sections["weights"] / max(1, parameters), 4),
+        "bits_per_embedding": round(8 * sections["embeddings"] / max(1, values), 4),
         "macs_per_pixel": round(first.macs / (header.width * header.height), 2),
         "segments": len(used),
         "sections": sections,

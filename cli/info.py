@@ -32,6 +32,7 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         f"{summary['width']}x{summary['height']} {summary['pix_fmt']}, {summary['frames']} frames, {fps}",
         f"{total} bytes, {summary['bpp']:.4f} bpp, {summary['segments']} segments",
         f"{summary['model']}: {summary['parameters']} parameters at {summary['bits_per_weight']:.2f} bits, "
+        f"embeddings at {summary['bits_per_embedding']:.2f} bits a value, "
         f"{summary['macs_per_pixel']:.0f} multiply-adds per pixel",
     ]
     lines += [f"  {name:<11}{size:>10}  {size / total:6.1%}" for name, size in summary["sections"].items()]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
 
+import torch
+
 from nvc.bitstream import constants
 from nvc.bitstream.analysis import Analysis, analyse, check_picture
 from nvc.bitstream.coefficients import SECTION_OF
@@ -73,6 +75,7 @@ class Plan:
     side: int
 
 
+@torch.random.fork_rng(devices=[])  # the networks are built for their shapes alone
 def plan_encode(clip: Clip, options: EncodeOptions) -> Plan:
     """Cut the clip into segments of equal length and choose the network that suits the budget."""
     frames = len(clip.pts)

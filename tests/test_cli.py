@@ -39,6 +39,7 @@ from nvc.cli.main import main, nvc
 from nvc.codec import encode as encoder
 from nvc.codec.config import PRESETS, FitConfig
 from nvc.codec.decode import Decoder, verify
+from nvc.codec.layers import ACTIVATIONS
 from nvc.codec.video import read_clip
 
 FFV1 = ("-c:v", "ffv1")
@@ -146,7 +147,7 @@ def samples(data: bytes) -> bytes:
 
 FLAGS = {
     "encode": "--model --preset --bpp --bitrate --size --frames --scale --crop --pix-fmt --segment --device --threads --seed "
-    "-y --json -q -v --fps",
+    "-y --json -q -v --fps --target-psnr --prune --activation",
     "decode": "--frames --device --threads --batch -y -q -v",
     "info": "--json",
     "verify": "",
@@ -164,6 +165,7 @@ def test_the_choices_are_those_that_scripts_use() -> None:
     assert tuple(choices["preset"]) == ("draft", "fast", "medium", "slow", "veryslow")
     assert "hnerv" in choices["model"]
     assert set(choices["pix_fmt"]) == {"yuv420p", "rgb24"}
+    assert set(choices["activation"]) == set(ACTIVATIONS)
 
 
 def test_all_flags_of_encode_work_together(run: Run, source: Path, tmp_path: Path) -> None:
@@ -186,7 +188,65 @@ def test_sizes_come_in_three_forms(wanted: tuple[str, str], run: Run, source: Pa
     plan = encoder.plan_encode
     monkeypatch.setattr(encoder, "plan_encode", lambda *given: seen.append(plan(*given)) or seen[0])
     assert run("encode", source, tmp_path / "o.nvc", *wanted).code == 0
-    assert seen[0].budget.total_bytes == pytest.approx(2000)  # five frames of 32x24 in a fifth of a second
+    assert seen[0].total_bytes == pytest.approx(2000)  # five frames of 32x24 in a fifth of a second
+
+
+def psnr_of(answer: Answer) -> float:
+    values = answer.json["psnr"]
+    assert isinstance(values, dict)
+    return float(values["yuv611"])
+
+
+def test_a_psnr_that_can_be_had_is_no_error(run: Run, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "o.nvc"
+    usual = psnr_of(run("encode", source, target, "--json", "-q"))
+    for wanted in (usual - 0.15, usual + 0.15):
+        answer = run("encode", source, target, "-y", "-q", "--json", "--target-psnr", wanted)
+        assert (answer.code, answer.err) == (0, "")
+        assert abs(psnr_of(answer) - wanted) <= 0.2
+        assert answer.json["bytes"] == target.stat().st_size
+        assert run("verify", target).code == 0
+
+
+@pytest.mark.parametrize("wanted", [3, 90])
+def test_a_psnr_that_cannot_be_had_is_one_line_and_the_nearest_file(
+    wanted: int, run: Run, source: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "o.nvc"
+    assert_refused(run("encode", source, target, "--target-psnr", wanted, "-q"), 5, "target.psnr")
+    assert run("verify", target, "--json").json["frames"] == 5
+    assert [path.name for path in tmp_path.iterdir() if path != source] == ["o.nvc"]
+    told = run("encode", source, target, "--target-psnr", wanted, "-y", "--json")
+    assert told.code == 5 and told.json["bytes"] == target.stat().st_size
+    line = told.err.splitlines()[-1]
+    assert f"{psnr_of(told):.2f} dB" in line and f"not {wanted}" in line
+
+
+def test_the_progress_of_a_psnr_counts_the_fits(run: Run, source: Path, tmp_path: Path) -> None:
+    lines = run("encode", source, tmp_path / "o.nvc", "--target-psnr", 90).err.splitlines()
+    assert re.match(r"encode  step 8/8 .* left$", [line for line in lines if "fit " not in line and "step" in line][-1])
+    assert any(re.match(r"encode  fit 2  step 8/8 ", line) for line in lines)
+
+
+@pytest.mark.parametrize(("activation", "function"), [("relu", 0), ("hswish", 2), ("gelu", 3), ("sine", 4)])  # SPEC 8.5
+def test_every_activation_decodes(activation: str, function: int, run: Run, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "o.nvc"
+    assert run("encode", source, target, "--activation", activation, "-q").code == 0
+    assert run("verify", target, "--json").json["frames"] == 5
+    (text,) = (line for line in run("info", target).out.decode().splitlines() if "v2 = " in line)
+    assert f"function={function}," in text
+
+
+def test_pruned_weights_are_zeros_in_the_file(run: Run, source: Path, tmp_path: Path) -> None:
+    def zeros(*options: object) -> float:
+        assert run("encode", source, tmp_path / "o.nvc", "-q", "-y", *options).code == 0
+        decoder = Decoder(io.BytesIO((tmp_path / "o.nvc").read_bytes()))
+        (segment,), (analysis,) = decoder.reader.segments(), decoder.analyses
+        pairs = zip(read_sections(analysis, segment), analysis.parameters, strict=True)
+        weights = np.concatenate([tensor.ravel() for tensor, parameter in pairs if parameter.kind is Kind.WEIGHT])
+        return float((weights == 0).mean())
+
+    assert zeros("--prune", 0.8, "--bpp", 6) >= 0.8 > zeros("--bpp", 6)
 
 
 def test_crop_is_centred_and_comes_before_scale(run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +503,9 @@ def test_files_that_are_no_nvc(refuse: Callable[..., str], source: Path, tmp_pat
         refuse(4, "truncated.prologue", command, tmp_path / "empty.nvc")
 
 
-@pytest.mark.parametrize("given_", [["--bpp", "0"], ["--bpp", "-1"], ["--bpp", "nan"], ["--bpp", "inf"], ["--bpp", "100"]])
+@pytest.mark.parametrize(
+    "given_", [*(["--bpp", value] for value in ("0", "-1", "nan", "inf", "100")), ["--target-psnr", "0"], ["--target-psnr", "100"]]
+)
 def test_sizes_that_make_no_sense(given_: list[str], refuse: Callable[..., str], source: Path, tmp_path: Path) -> None:
     refuse(2, "usage.target", "encode", source, tmp_path / "o.nvc", *given_)
 
@@ -451,6 +513,8 @@ def test_sizes_that_make_no_sense(given_: list[str], refuse: Callable[..., str],
 def test_two_targets_are_one_too_many(refuse: Callable[..., str], source: Path, tmp_path: Path) -> None:
     line = refuse(2, "usage.target", "encode", source, tmp_path / "o.nvc", "--bpp", "1", "--size", "1k")
     assert "--bpp" in line and "--size" in line
+    line = refuse(2, "usage.target", "encode", source, tmp_path / "o.nvc", "--bpp", "1", "--target-psnr", "30")
+    assert "--bpp" in line and "--target-psnr" in line
 
 
 def test_a_target_too_small_says_what_would_do(refuse: Callable[..., str], run: Run, source: Path, tmp_path: Path) -> None:
@@ -467,6 +531,9 @@ BAD_OPTIONS = [
     ["--threads", "0"],
     ["--seed", "-1"],
     ["--size", "much"],
+    ["--target-psnr", "good"],
+    *(["--prune", value] for value in ("1", "1.5", "-0.1", "half")),
+    ["--activation", "x"],
     ["--model", "x"],
     ["--preset", "x"],
     ["--pix-fmt", "x"],
@@ -775,9 +842,9 @@ def test_video_to_a_full_standard_output_is_one_line(run: Run, file: Path, monke
 
 
 def small_disk() -> None:
-    """In a child: no file may grow beyond 1000 bytes."""
+    """In a child: no file may grow beyond 100 bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
 
 @pytest.mark.parametrize("name", ["o.y4m", "o.mkv", "png"])

@@ -12,24 +12,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nvc_files import STEPS, VARIABLE, clip, encode, encoded, encoded_variable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nvc_files import STEPS, VARIABLE, a_fit, clip, emitted, encode, encoded, encoded_variable
 from torch.nn import functional
 
-from nvc.bitstream.coefficients import digest, write_sections
+from nvc.bitstream.coefficients import digest, read_sections, write_sections
 from nvc.bitstream.constants import HASHES
 from nvc.bitstream.container import Reader, Writer
 from nvc.bitstream.errors import TargetError
-from nvc.bitstream.program import Builder
 from nvc.bitstream.segment import Segment
+from nvc.bitstream.tensors import Kind, coded_bits
 from nvc.codec import encode as encoder
-from nvc.codec.canvas import to_canvas
 from nvc.codec.config import FitConfig
 from nvc.codec.decode import Decoder
-from nvc.codec.encode import EncodeOptions, Plan, plan_encode
-from nvc.codec.fit import Fit
+from nvc.codec.encode import EncodeOptions, EncodeResult, SegmentProgress, plan_encode
 from nvc.codec.interpreter import Interpreter
 from nvc.codec.metrics import Planes, Quality
 from nvc.codec.models import hnerv
+from nvc.codec.plan import overhead_bytes
 from nvc.codec.sinks import open_sink
 from nvc.codec.target import Target
 from nvc.codec.video import Clip, ReadOptions, read_clip
@@ -217,18 +218,160 @@ def test_side_information_of_a_large_picture_is_as_small(width: int, height: int
     assert overhead(file.getvalue()) < 600 + 250 + 8 * frames
 
 
+QUICK = FitConfig(passes=1, min_steps=4)
+PAID = (Kind.WEIGHT, Kind.BIAS, Kind.EMBEDDING)
+
+
+def numbers_bits(data: bytes) -> list[float]:
+    """The bits of weights, biases and embeddings of each segment, as the coder counts them."""
+    decoder = Decoder(io.BytesIO(data))
+    found = []
+    for segment in decoder.reader.segments():
+        analysis = decoder.analyses[segment.program]
+        pairs = zip(analysis.specs(segment.frames), read_sections(analysis, segment), strict=True)
+        found.append(sum(coded_bits(spec, values.reshape(spec.shape)) for spec, values in pairs if spec.kind in PAID))
+    return found
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    *(st.integers(1, 48), st.integers(1, 40), st.integers(1, 5), st.integers(1, 5), st.integers(0, 1)),
+    *(st.booleans(), st.integers(0, 2**31 - 1)),
+)
+def test_the_overhead_is_known_before_the_fit(
+    width: int, height: int, frames: int, segment: int, pixel_format: int, variable: bool, seed: int
+) -> None:
+    source = clip(width, height, frames, pixel_format, VARIABLE[:frames] if variable else ())
+    options = EncodeOptions(segment=segment, seed=seed, config=QUICK)
+    plan = plan_encode(source, options)
+    file = io.BytesIO()
+    encoder.encode(source, file, options, CPU, lambda _: None)
+    segments = numbers_bits(file.getvalue())
+    told = overhead_bytes(source, options, plan.model, plan.analysis, plan.ranges)
+    # two streams a segment, each of which takes 20 bits more than its symbols and ends at a whole word
+    assert len(file.getvalue()) - sum(segments) / 8 == pytest.approx(told, abs=2 + 8 * len(segments))
+    assert plan.bits == pytest.approx(8 * (0.99 * plan.total_bytes - told))
+
+
+def test_later_segments_share_what_earlier_ones_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_bits: list[float] = []
+    fit_segment = encoder.fit_segment
+
+    def watch(planes: Planes, plan: object, options: object, number: int, bits: float, *rest: object) -> object:
+        given_bits.append(bits)
+        return fit_segment(planes, plan, options, number, bits, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(encoder, "fit_segment", watch)
+    options = EncodeOptions(segment=2, config=QUICK, target=Target(size=4000))
+    plan = plan_encode(clip(), options)
+    file = io.BytesIO()
+    encoder.encode(clip(), file, options, CPU, lambda _: None)
+    taken = numbers_bits(file.getvalue())
+    assert given_bits[0] == pytest.approx(plan.bits / 5)  # one frame, two and two
+    assert abs(taken[0] - given_bits[0]) > 1000  # so short a fit does not find its size: there is something to share
+    left = plan.bits - taken[0]
+    side_information = 8 * 30  # streams and multipliers
+    assert given_bits[1] == pytest.approx(left / 2, abs=side_information)
+    assert given_bits[2] == pytest.approx(max(left - taken[1], 1), abs=2 * side_information)
+
+
+def test_segments_that_took_too_much_leave_the_next_a_bit_all_the_same() -> None:
+    data, _ = encode(clip(), segment=1, target=Target(size=2600), steps=4)
+    assert len(numbers_bits(data)) == 5
+
+
+# ---- pruning
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_pruning_leaves_at_least_so_many_zeros(share: float) -> None:
+    data, _ = encode(clip(), segment=3, prune=share, target=Target(size=3000))
+    decoder = Decoder(io.BytesIO(data))
+    for segment in decoder.reader.segments():
+        (analysis,) = decoder.analyses
+        tensors = read_sections(analysis, segment)
+        pairs = zip(tensors, analysis.parameters, strict=True)
+        weights = np.concatenate([values.ravel() for values, parameter in pairs if parameter.kind is Kind.WEIGHT])
+        assert (weights == 0).mean() >= share - 1 / len(weights)
+        assert (weights != 0).any()
+
+
+def test_what_was_pruned_stays_zero_and_the_rest_is_still_fitted() -> None:
+    config = FitConfig(passes=1, min_steps=60, prune=0.4)
+    _, fit = a_fit(clip(), Target(size=3000), config)
+    at = int(config.prune_at * fit.steps)
+    for step in range(fit.steps):
+        fit._enter(step)
+        if step == at:
+            before = [layer.weight.detach().clone() for layer in fit.convolutions]
+            dropped = [layer.weight.detach().abs() for layer in fit.convolutions]
+        fit._step(step)
+    fit._project()
+    smallest = torch.cat([weight.flatten() for weight in dropped]).sort().values
+    limit = smallest[round(0.4 * len(smallest)) - 1]
+    for layer, old in zip(fit.convolutions, before, strict=True):
+        mask = old.abs() <= limit  # by magnitude over all layers
+        assert (layer.codes().detach()[mask] == 0).all()
+        assert (layer.weight.detach()[mask] == 0).all()
+        assert (layer.weight.detach()[~mask] != old[~mask]).float().mean() > 0.9
+
+
+# ---- a PSNR
+
+
+def stubbed(monkeypatch: pytest.MonkeyPatch, psnrs: list[float]) -> list[float]:
+    """Encodes that write their number and have these PSNRs; the sizes that they are asked for."""
+    sizes: list[float] = []
+
+    def one(source: Clip, file: io.BytesIO, options: EncodeOptions, device: object, report: Callable[..., None]) -> EncodeResult:
+        number = len(sizes)
+        assert options.target.size is not None and options.seed == 4
+        sizes.append(options.target.size)
+        report(SegmentProgress(0, 1, None, 0.0))  # type: ignore[arg-type]
+        file.write(f"file {number}".encode())
+        quality = Quality({"rgb": np.array([psnrs[number] - 1, psnrs[number] + 1])})
+        return EncodeResult(6, options.target.size, quality, number, 0.0)
+
+    monkeypatch.setattr(encoder, "_encode", one)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("psnrs", "best"),
+    [([31.1], 0), ([28, 30.95], 1), ([28, 33, 30.5, 32], 2), ([30.6, 28, 33, 35], 0), ([28, 29, 30, 30.5], 3)],
+)
+def test_the_file_nearest_to_the_psnr_is_written(psnrs: list[float], best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = stubbed(monkeypatch, psnrs)
+    file, attempts = io.BytesIO(), []
+    options = EncodeOptions(target=Target(psnr=31), seed=4)
+    result = encoder.encode(clip(64, 48, 20), file, options, CPU, lambda state: attempts.append(state.attempt))
+    assert file.getvalue() == f"file {best}".encode()
+    assert (result.parameters, result.psnr, result.target_bytes) == (best, psnrs[best], sizes[best])
+    assert attempts == list(range(len(psnrs)))
+    assert sizes[0] == plan_encode(clip(64, 48, 20), EncodeOptions()).total_bytes
+
+
+def test_no_file_for_a_psnr_is_smaller_than_makes_sense_or_larger_than_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = clip(64, 48, 20)
+    least = plan_encode(source, EncodeOptions()).least_bytes
+    for psnrs, limit in (([80.0] * 4, least), ([10.0] * 4, 12 / 8 * 64 * 48 * 20)):
+        sizes = stubbed(monkeypatch, psnrs)
+        encoder.encode(source, io.BytesIO(), EncodeOptions(target=Target(psnr=31), seed=4), CPU, lambda _: None)
+        assert min(max(sizes, key=lambda size: abs(size - sizes[0])), 1e9) == pytest.approx(limit)
+    plan_encode(source, EncodeOptions(target=Target(size=least + 1)))  # and that is a size that can be asked for
+
+
+def test_a_psnr_is_reached_by_fitting_again() -> None:
+    source = clip(64, 48, 6)
+    first = encode(source, steps=100)[1]
+    wanted = first.psnr + 2
+    data, result = encode(source, steps=100, target=Target(psnr=wanted))
+    assert result.bytes == len(data) > first.bytes
+    assert abs(result.psnr - wanted) < abs(first.psnr - wanted) / 2
+    assert Quality.of(source.planes, decoded(data), rgb=False).as_dict() == result.quality.as_dict()
+
+
 # ---- the integer decoder and the float network
-
-
-def fitted(source: Clip, plan: Plan, steps: int) -> tuple[hnerv.Network, torch.Tensor]:
-    """A network fitted to the clip, and its embedding codes (T, C, h, w)."""
-    assert isinstance(plan.config, hnerv.Config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = hnerv.Network(plan.config)
-    canvas = to_canvas(source.planes, plan.side, network.grid.size)
-    bits = plan.budget.bits_per_frame * len(source.pts)
-    return network, Fit(network, canvas, FitConfig(passes=1, min_steps=steps), bits, 0).run(lambda _: None)
 
 
 @torch.no_grad()
@@ -253,12 +396,11 @@ def float_twin(network: hnerv.Network, codes: torch.Tensor) -> torch.Tensor:
 
 def test_the_integer_decoder_is_as_good_as_the_float_network_it_came_from() -> None:
     source = clip(32, 24, 4)
-    plan = plan_encode(source, EncodeOptions(target=Target(bpp=8.0)))
-    network, codes = fitted(source, plan, 300)
-    builder = Builder("hnerv")
-    network.emit(builder, codes.numpy().astype(np.int64))
-    integer = Interpreter(plan.analysis, builder.tensors, 4, 4, CPU).render(0, 4)
-    canvas = float_twin(network, codes).round().clamp(0, 255).to(torch.uint8)
+    plan, fit = a_fit(source, Target(bpp=4.0), FitConfig(passes=1, min_steps=300))
+    codes = fit.run(lambda _: None)
+    assert isinstance(fit.network, hnerv.Network)
+    integer = Interpreter(plan.analysis, emitted(fit.network, codes), 4, 4, CPU).render(0, 4)
+    canvas = float_twin(fit.network, codes).round().clamp(0, 255).to(torch.uint8)
     luma = canvas[:, :4].reshape(4, 2, 2, *canvas.shape[2:]).permute(0, 3, 1, 4, 2).reshape(4, *(2 * s for s in canvas.shape[2:]))
     real = tuple(
         plane[:, : wanted.shape[1], : wanted.shape[2]].numpy()
@@ -273,10 +415,8 @@ def test_the_integer_decoder_is_as_good_as_the_float_network_it_came_from() -> N
 
 def test_progress_is_told_for_every_segment() -> None:
     told: list[tuple[int, int, int, int]] = []
-    options = EncodeOptions(preset="draft", segment=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(encoder.PRESETS, "draft", FitConfig(passes=1, min_steps=STEPS))
-        encoder.encode(clip(), io.BytesIO(), options, CPU, lambda p: told.append((p.number, p.segments, p.fit.step, p.fit.steps)))
+    options = EncodeOptions(config=FitConfig(passes=1, min_steps=STEPS), segment=2)
+    encoder.encode(clip(), io.BytesIO(), options, CPU, lambda p: told.append((p.number, p.segments, p.fit.step, p.fit.steps)))
     assert [entry for entry in told if entry[2] == entry[3]] == [(number, 3, STEPS, STEPS) for number in range(3)]
 
 
