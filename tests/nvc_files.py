@@ -116,9 +116,7 @@ def reference_frames(network: Network) -> list[list[Integers]]:
     return [reference.render(rows, network.tensors, t, network.frames) for t in range(network.frames)]
 
 
-def program_file(
-    header: Header, programs: Sequence[Program], segments: Sequence[Segment], *, indexed: bool = True
-) -> bytes:
+def program_file(header: Header, programs: Sequence[Program], segments: Sequence[Segment], *, indexed: bool = True) -> bytes:
     """A file of these programs and segments."""
     file = io.BytesIO()
     writer = Writer(file, header, pack_programs(programs), indexed=indexed)

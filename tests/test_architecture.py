@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bitstream", "codec", "cli", "conformance")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 BYTES = {"numpy", "constriction", "msgpack", "zstandard"}
-TRAINING = {"fit", "encode", "rate", "video", "models", "steer", "layers"}
+TRAINERS = ("fit", "encode", "plan", "rate", "steer", "optimiser", "recovery", "search", "precision")
+TRAINING = {*TRAINERS, "video", "models", "layers", "steps"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _allowed_of_ours(found: Import, module: str, package: str) -> bool:
         return light or (not found.top and inside(name, "nvc.bitstream", "nvc.codec", "nvc.conformance"))
     if inside(module, "nvc.codec.models") and module != "nvc.codec.models":
         other_family = inside(name, "nvc.codec.models")
-        return not other_family and not inside(name, *(f"nvc.codec.{trainer}" for trainer in ("fit", "encode", "rate", "steer")))
+        return not other_family and not inside(name, *(f"nvc.codec.{trainer}" for trainer in TRAINERS))
     if module == "nvc.codec.decode":
         return not inside(name, *(f"nvc.codec.{trainer}" for trainer in TRAINING))
     return inside(name, "nvc.bitstream", "nvc.codec")

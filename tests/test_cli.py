@@ -209,9 +209,7 @@ def test_a_psnr_that_can_be_had_is_no_error(run: Run, source: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("wanted", [3, 90])
-def test_a_psnr_that_cannot_be_had_is_one_line_and_the_nearest_file(
-    wanted: int, run: Run, source: Path, tmp_path: Path
-) -> None:
+def test_a_psnr_that_cannot_be_had_is_one_line_and_the_nearest_file(wanted: int, run: Run, source: Path, tmp_path: Path) -> None:
     target = tmp_path / "o.nvc"
     assert_refused(run("encode", source, target, "--target-psnr", wanted, "-q"), 5, "target.psnr")
     assert run("verify", target, "--json").json["frames"] == 5
@@ -312,7 +310,7 @@ def test_quiet_leaves_stderr_empty(run: Run, source: Path, file: Path, tmp_path:
 def test_info_answers_with_the_promised_fields_and_sections_add_up(run: Run, file: Path) -> None:
     answer = run("info", file, "--json").json
     named = {"bytes", "bpp", "frames", "width", "height", "fps", "model", "parameters", "bits_per_weight", "macs_per_pixel"}
-    assert set(answer) == {*named, "segments", "sections", "pix_fmt", "metadata", "programs"}
+    assert set(answer) == {*named, "bits_per_embedding", "segments", "sections", "pix_fmt", "metadata", "programs"}
     sections = answer["sections"]
     assert isinstance(sections, dict)
     kinds = {"container", "program", "weights", "embeddings", "codebook", "tokens", "hashes", "metadata"}
@@ -332,6 +330,9 @@ def test_infos_counts_are_those_of_the_numbers_in_the_file(run: Run, file: Path)
     count = sum(read_sections(analysis, segment)[number].size for segment in decoder.reader.segments() for number in wanted)
     assert answer["parameters"] == count
     assert answer["bits_per_weight"] == pytest.approx(8 * answer["sections"]["weights"] / count, abs=1e-3)  # type: ignore[index]
+    shapes = [parameter.shape for parameter in analysis.parameters if parameter.kind is Kind.EMBEDDING]
+    values = 5 * sum(int(np.prod(shape)) for shape in shapes)
+    assert answer["bits_per_embedding"] == pytest.approx(8 * answer["sections"]["embeddings"] / values, abs=1e-3)  # type: ignore[index]
     macs = 0
     for op in analysis.program.operations:
         if op.code is Op.CONVOLUTION:
@@ -504,7 +505,8 @@ def test_files_that_are_no_nvc(refuse: Callable[..., str], source: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "given_", [*(["--bpp", value] for value in ("0", "-1", "nan", "inf", "100")), ["--target-psnr", "0"], ["--target-psnr", "100"]]
+    "given_",
+    [*(["--bpp", value] for value in ("0", "-1", "nan", "inf", "100")), ["--target-psnr", "0"], ["--target-psnr", "100"]],
 )
 def test_sizes_that_make_no_sense(given_: list[str], refuse: Callable[..., str], source: Path, tmp_path: Path) -> None:
     refuse(2, "usage.target", "encode", source, tmp_path / "o.nvc", *given_)

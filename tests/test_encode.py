@@ -24,7 +24,7 @@ from nvc.bitstream.errors import TargetError
 from nvc.bitstream.segment import Segment
 from nvc.bitstream.tensors import Kind, coded_bits
 from nvc.codec import encode as encoder
-from nvc.codec.config import FitConfig
+from nvc.codec.config import Design, FitConfig
 from nvc.codec.decode import Decoder
 from nvc.codec.encode import EncodeOptions, EncodeResult, SegmentProgress, plan_encode
 from nvc.codec.interpreter import Interpreter
@@ -236,13 +236,13 @@ def numbers_bits(data: bytes) -> list[float]:
 @settings(deadline=None, max_examples=12)
 @given(
     *(st.integers(1, 48), st.integers(1, 40), st.integers(1, 5), st.integers(1, 5), st.integers(0, 1)),
-    *(st.booleans(), st.integers(0, 2**31 - 1)),
+    *(st.booleans(), st.booleans(), st.integers(0, 2**31 - 1)),
 )
 def test_the_overhead_is_known_before_the_fit(
-    width: int, height: int, frames: int, segment: int, pixel_format: int, variable: bool, seed: int
+    width: int, height: int, frames: int, segment: int, pixel_format: int, variable: bool, channel_steps: bool, seed: int
 ) -> None:
     source = clip(width, height, frames, pixel_format, VARIABLE[:frames] if variable else ())
-    options = EncodeOptions(segment=segment, seed=seed, config=QUICK)
+    options = EncodeOptions(segment=segment, seed=seed, design=Design(channel_steps=channel_steps), config=QUICK)
     plan = plan_encode(source, options)
     file = io.BytesIO()
     encoder.encode(source, file, options, CPU, lambda _: None)
@@ -314,6 +314,7 @@ def test_what_was_pruned_stays_zero_and_the_rest_is_still_fitted() -> None:
         assert (layer.codes().detach()[mask] == 0).all()
         assert (layer.weight.detach()[mask] == 0).all()
         assert (layer.weight.detach()[~mask] != old[~mask]).float().mean() > 0.9
+        assert (layer.weight.detach()[~mask] != 0).all()
 
 
 # ---- a PSNR

@@ -18,7 +18,12 @@ CPU = torch.device("cpu")
 
 
 def capable(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(("avx2", "avx512_vnni"), True) | dict.fromkeys(names, True), raising=False)
+    monkeypatch.setattr(
+        torch.cpu,
+        "get_capabilities",
+        lambda: dict.fromkeys(("avx2", "avx512_vnni"), True) | dict.fromkeys(names, True),
+        raising=False,
+    )
 
 
 @pytest.mark.parametrize(("names", "fast"), [((), False), (("avx512_bf16",), True), (("amx_bf16",), True)])

@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from nvc_files import a_fit, clip, emitted
 from numpy.typing import NDArray
+from nvc_files import a_fit, clip, emitted
 
 from nvc.bitstream import constants
 from nvc.bitstream.coefficients import write_sections

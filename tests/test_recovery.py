@@ -75,9 +75,10 @@ def test_a_new_phase_forgets_the_best_and_the_states_but_not_the_rate() -> None:
     assert fit.back[-1] >= 100 and fit.recovery.rate == 0.25
 
 
-def test_a_fall_at_the_first_check_goes_back_to_the_start() -> None:
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_fall_at_the_first_check_goes_back_to_the_start(bad: float) -> None:
     fit = Watched()
-    assert fit.check(math.nan)
+    assert fit.check(bad)
     assert fit.back == [0]
 
 

@@ -74,6 +74,13 @@ def test_of_fits_without_any_rule_the_nearest_is_taken(psnrs: list[float], wante
     assert all(abs(psnr - wanted) > TOLERANCE for psnr in seen[:-1])  # the first that is near enough is the last
 
 
+def test_fits_without_any_rule_come_to_an_end() -> None:
+    psnrs = iter([28.0, 33.0, 30.5, 32.0, 31.5, 30.6, 31.4])
+    fits = Fits(lambda _: next(psnrs))
+    assert search(31, 10_000, LIMITS, fits).psnr == 30.5
+    assert len(fits.sizes) == ATTEMPTS
+
+
 def test_a_first_fit_that_is_near_enough_is_the_only_one() -> None:
     fits = Fits(curve(3, 0, 0))
     assert search(30 + 0.9 * TOLERANCE, 10_000, LIMITS, fits).size == 10_000
