@@ -3,9 +3,10 @@
     python bench/rd_gain.py CLIP ... --scale 160x90 --frames 0:64 [--bpp .1,.17,.3,.5] [--passes 120] [--json OUT]
 
 Two settings of the pipeline: `published` is what the sources say (lr 0.001, batch 2, 10 % pruned and fine-tuned), `tuned` the
-best that was found for it (published.Settings: a learning rate ten times as high, no pruning). Each is the envelope of four network sizes at 4 to 8
-bits a weight, a curve without dents: a point under the line through its neighbours is left out, which favours the pipeline.
-BD-rate is that of the package `bjontegaard` (PCHIP and Akima), over the PSNRs that both curves reach; negative: nvc is smaller.
+best that was found for it (published.Settings: a learning rate ten times as high, no pruning). Each is the envelope of four
+network sizes at 4 to 8 bits a weight, a curve without dents: a point under the line through its neighbours is left out, which
+favours the pipeline. BD-rate is that of the package `bjontegaard` (PCHIP and Akima), over the PSNRs that both curves reach;
+negative: nvc is smaller.
 """
 
 from __future__ import annotations

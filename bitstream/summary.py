@@ -21,7 +21,8 @@ def summarise(file: BinaryIO, limits: Limits | None = None) -> dict[str, Any]:
     """Read a seekable file without decoding any number; BitstreamError when it is refused.
 
     `sections` adds up to `bytes`; `parameters` counts weights and biases of all segments, `bits_per_weight` is the weights
-    section over that; `bits_per_embedding` is likewise of a value of the embeddings; `macs_per_pixel` are multiply-adds per luma sample of the program of segment 0.
+    section over that, `bits_per_embedding` the embeddings section over the values in it; `macs_per_pixel` are multiply-adds per
+    luma sample of the program of segment 0.
     """
     limits = limits or Limits()
     reader = Reader(file, limits)

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     """Fit a network to the video IN and write it to OUT.nvc.
 
-    IN is any file that ffmpeg reads, `-` for Y4M on standard input, or a folder of numbered images. Without --bpp, --bitrate, --size
-    or --target-psnr the file gets 0.2 bpp, or more for tiny clips.
+    IN is any file that ffmpeg reads, `-` for Y4M on standard input, or a folder of numbered images. Without --bpp, --bitrate,
+    --size or --target-psnr the file gets 0.2 bpp, or more for tiny clips.
     """
     from nvc.bitstream.errors import OutputError, TargetError, UsageError
     from nvc.codec import outputs
@@ -85,7 +85,7 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     if target.psnr is not None and abs(result.psnr - target.psnr) > TOLERANCE:
         raise TargetError(
             "psnr",
-            f"{output}: has {result.psnr:.2f} dB, not {target.psnr:g}; it was written all the same; a slower --preset gets further",
+            f"{output}: has {result.psnr:.2f} dB, not {target.psnr:g}; it was written, but a slower --preset may get further",
         )
 
 

@@ -120,7 +120,7 @@ def _encode(
         tensors = fit_segment(planes, plan, options, number, bits, device, told)
         hashes, quality = _decode(planes, plan, tensors, device)
         sections = write_sections(plan.analysis, tensors, last - first)
-        left, frames_left = left - 8 * sum(map(len, sections.values())), frames_left - (last - first)
+        left, frames_left = left - plan.coded_bits(sections), frames_left - (last - first)
         writer.add(pack(clip, sections | {constants.HASHES: hashes}, digest(tensors), (first, last)))
         qualities.append(quality)
     writer.finish()

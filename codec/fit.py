@@ -15,20 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import rate
 from .canvas import Canvas
 from .config import FitConfig
 from .network import Network
 from .optimiser import Optimiser
 from .precision import set_half
 from .recovery import Recovery
+from .size import Size
 from .steer import Lambda
 
 RATE_EVERY = 4  # weights move little in a step, and the rate of a small network costs as much as half a frame
 STEER_EVERY = 10  # steps between two looks at the size
 REPORT_EVERY = 25
 PROJECT_EVERY = 5
+CALIBRATE_EVERY = 200  # the coder takes as long as several steps
 CHECKS = 50  # of a fit, for divergence
+LEAST_CHECK = 40  # steps between two, as the distortion is a running mean over about fifty
 NUDGE = 0.1  # of the error of the size is taken back by the steps at every look; lambda alone would take some hundred steps
 
 
@@ -54,6 +56,8 @@ class Fit:
         self.network, self.canvas, self.config = network.to(device), canvas, config
         self.frames, _, self.height, _ = canvas.frames.shape
         self.steps = config.steps(self.frames)
+        self.quantise_step = int(config.quantise_at * self.steps)
+        self.prune_step = int(config.prune_at * self.steps) if config.prune else None
         self.table: nn.Parameter | None = None
         side = 2 if canvas.frames.shape[1] == 6 else 1  # a 4:2:0 canvas has four luma phases
         self.pixels = int((canvas.weights[0] > 0).sum()) * side * side * self.frames
@@ -62,16 +66,19 @@ class Fit:
         self.order = torch.empty(0, dtype=torch.int64)
         self.convolutions = list(network.convolutions())
         self.embedding = network.embedding
+        self.size = Size(self.convolutions)
         self.optimiser = Optimiser(network, config)
         self.recovery = Recovery(self.state, self.restore)
 
     def run(self, report: Callable[[Progress], None]) -> Tensor:
         """Fit, and return the embedding codes (T, C, h, w): integers as float32."""
-        check_every = max(self.steps // CHECKS, 1)
+        check_every = max(self.steps // CHECKS, LEAST_CHECK)
+        ends = (self.quantise_step, self.prune_step, self.steps)  # what a phase ends with is what the next one may go back to
         for step in range(self.steps):
             self._enter(step)
             self._step(step)
-            if step % check_every == check_every - 1 and self.recovery.check(self.steer.distortion):
+            due = (step + 1) % check_every == 0 or step + 1 in ends
+            if due and self.recovery.check(self.steer.distortion):
                 lost = f"the fit diverged at step {step + 1}; back to its last good state with {self.recovery.rate:g} of the rate"
                 report(self._progress(step, lost))
             elif step % REPORT_EVERY == 0 or step == self.steps - 1:
@@ -86,13 +93,15 @@ class Fit:
 
     def _enter(self, step: int) -> None:
         """Switch phases and set the learning rate of this step."""
-        if step == int(self.config.quantise_at * self.steps):
+        if step == self.quantise_step:
             self.network.quantise()
             self._free()
+            assert self.table is not None
+            self.size.calibrate(self.embedding.scaled(self.table))
             for _ in range(3):  # so that rounding begins at the size that was asked for
                 self._coarsen(1.0)
             self.recovery.enter()
-        if self.config.prune and step == int(self.config.prune_at * self.steps):
+        if step == self.prune_step:
             self._prune()
             self.recovery.enter()
         if step == 0 or step == int(self.config.hard_at * self.steps):
@@ -153,12 +162,14 @@ class Fit:
         loss = distortion
         ramp = (step / self.steps - self.config.quantise_at) / (self.config.full_rate_at - self.config.quantise_at)
         if ramp >= 0 and step % RATE_EVERY == 0:
-            loss = loss + self.steer.value * min(ramp, 1.0) * RATE_EVERY / self.pixels * self._rate()
+            loss = loss + self.steer.value * min(ramp, 1.0) * RATE_EVERY / self.pixels * self._bits()
         loss.backward()
         self.optimiser.step()
         self.steer.observe(float(distortion.detach()))
         if step % PROJECT_EVERY == 0:
             self._project()
+        if self.table is not None and step % CALIBRATE_EVERY == 0:
+            self.size.calibrate(self.embedding.scaled(self.table))
         if ramp >= 0 and step % STEER_EVERY == 0:
             self.steer.steer(self.bits(), STEER_EVERY)
             self._coarsen(NUDGE)
@@ -173,16 +184,13 @@ class Fit:
         for layer in self.convolutions:
             layer.log_step.add_(share * math.log(2) * min(max(excess, -2.0), 2.0))
 
-    def _rate(self) -> Tensor:
-        """Bits of weights, biases and, once they are free, embeddings, as they would be written now."""
-        numbers = [number for layer in self.convolutions for number in layer.numbers()]
-        total = rate.tensors_bits(numbers)
-        return total if self.table is None else total + rate.embedding_bits(self.embedding.scaled(self.table))
+    def _bits(self) -> Tensor:
+        return self.size.bits(None if self.table is None else self.embedding.scaled(self.table))
 
     @torch.no_grad()
     def bits(self) -> float:
-        """Predicted bits of weights, biases and embeddings as they would be written now."""
-        return float(self._rate())
+        """Predicted bits of weights, biases and, once they are free, embeddings as they would be written now."""
+        return float(self._bits())
 
     def codes(self) -> Tensor:
         """The embedding codes of all frames."""

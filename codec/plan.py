@@ -74,6 +74,10 @@ class Plan:
     bits: float
     side: int
 
+    def coded_bits(self, sections: dict[int, bytes]) -> float:
+        """What weights, biases and embeddings take of the `sections` of a segment."""
+        return 8 * (sum(map(len, sections.values())) - _section_overhead(self.analysis))
+
 
 @torch.random.fork_rng(devices=[])  # the networks are built for their shapes alone
 def plan_encode(clip: Clip, options: EncodeOptions) -> Plan:
@@ -100,17 +104,22 @@ def plan_encode(clip: Clip, options: EncodeOptions) -> Plan:
 def overhead_bytes(
     clip: Clip, options: EncodeOptions, model: bytes, analysis: Analysis, ranges: list[tuple[int, int]]
 ) -> float:
-    """Bytes of a file of everything that is neither weight nor bias nor embedding: a file without those is written and measured."""
+    """Bytes of a file that are of neither weights nor biases nor embeddings: a file without those is written and measured."""
     file = io.BytesIO()
     writer = Writer(file, clip.header, model, options.metadata)
-    kinds = [parameter.kind for parameter in analysis.parameters]
-    sections = {SECTION_OF[kind]: bytes(STREAM_BYTES) for kind in kinds}
+    sections = {SECTION_OF[parameter.kind]: b"\0" for parameter in analysis.parameters}
     for first, last in ranges:
         hashes = bytes(constants.HASH_BYTES * (last - first))
         writer.add(pack(clip, sections | {constants.HASHES: hashes}, bytes(constants.DIGEST_BYTES), (first, last)))
     writer.finish()
+    return file.tell() + len(ranges) * (_section_overhead(analysis) - len(sections))
+
+
+def _section_overhead(analysis: Analysis) -> int:
+    """Bytes of a segment's sections that are not of weights, biases or embeddings: multipliers, and what a stream costs."""
     multipliers = sum(prod(parameter.shape) for parameter in analysis.parameters if parameter.kind is Kind.MULTIPLIER)
-    return file.tell() + len(ranges) * MULTIPLIER_BYTES * multipliers
+    streams = {SECTION_OF[parameter.kind] for parameter in analysis.parameters}
+    return MULTIPLIER_BYTES * multipliers + STREAM_BYTES * len(streams)
 
 
 def pack(clip: Clip, sections: dict[int, bytes], digest: bytes, span: tuple[int, int]) -> Segment:

@@ -24,4 +24,4 @@ def set_half(layers: Iterable[QuantConv], on: bool, device: torch.device) -> Non
     """Let the layers that are wide enough compute in bfloat16, or none."""
     on = on and half_is_fast(device)
     for layer in layers:
-        layer.half = on and layer.weight.shape[1] >= LEAST_INPUTS
+        layer.in_bfloat16 = on and layer.weight.shape[1] >= LEAST_INPUTS

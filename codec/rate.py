@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 LARGEST = 255  # of the tables; rarer and larger codes are priced by the Laplace distribution's tail
-MASSES = (64.0, 512.0, 4096.0, 2.0**20)  # symbols that a prior is worth; the last is as good as never adapting
+MASSES = (8.0, 64.0, 512.0, 4096.0, 2.0**20)  # symbols that a prior is worth; the last is as good as never adapting
 LEAST = 2.0**-24  # the smallest probability of a table
 SMALLEST_MEAN = 1e-4  # magnitude of a tensor of zeros: about what the last table of the bank can express
 HEADER_BITS = 10.0  # of a sequence: mode, scale and mass (SPEC 7.1)
-POOLED_BELOW = 512  # values of a channel: its header is under 2 % of them then
+POOLED_BELOW = 1024  # values of a channel: its header is under 1 % of its bits then
 LN2 = math.log(2.0)
 
 
@@ -89,13 +89,14 @@ class _SequenceBits(torch.autograd.Function):
         bits, best = urn.float().min(0)
         table = torch.addcmul(counts, masses[best].float()[:, None], prior.clamp(min=LEAST)).log2_()
         rise = table[:, :-1] - table[:, 1:]  # bits of one code more than those of the one below
-        ctx.save_for_backward(rise.reshape(-1), cell - owner - (rounded > values).long(), owner)
+        ctx.save_for_backward(rise.reshape(-1), cell - owner - (rounded > values).long(), owner, rounded - inside, unit)
         beyond = magnitude - counts @ torch.arange(-LARGEST, LARGEST + 1.0, device=values.device).abs()
         return bits + beyond * unit + HEADER_BITS
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        rise, below, owner = ctx.saved_tensors
+        rise, below, owner, beyond, unit = ctx.saved_tensors
         first = owner * (2 * LARGEST)
         slope = rise[below.clamp(first, first + 2 * LARGEST - 1)]
+        slope = torch.where(beyond == 0, slope, beyond.sign() * unit[owner])
         return slope.mul_(gradients[0][owner]), None, None

@@ -38,7 +38,7 @@ class Target:
             if not 0 < value < float("inf"):
                 raise UsageError("target", f"{OPTIONS[name]} {value:g}: must be above 0")
         if self.psnr is not None and self.psnr >= IDENTICAL_DB:
-            raise UsageError("target", f"--target-psnr {self.psnr:g}: must be under {IDENTICAL_DB:g} dB, which stands for no error")
+            raise UsageError("target", f"--target-psnr {self.psnr:g}: must be under {IDENTICAL_DB:g} dB, which means no error")
 
     def total_bytes(self, pixels: int, seconds: Fraction | None, pix_fmt: str) -> float | None:
         """Bytes of the whole file for `pixels` luma samples in all; None if nothing was asked for."""

@@ -188,7 +188,7 @@ def test_a_masked_weight_is_zero_and_has_no_gradient() -> None:
 
 def test_half_is_close_and_its_gradients_point_the_same_way() -> None:
     exact, half = (layer_of("hswish", (32, 16), 3, 5) for _ in range(2))
-    half.half = True
+    half.in_bfloat16 = True
     x = torch.from_numpy(activations(np.random.default_rng(0), 1, 32, 9, 8)).float() / 4
     results = [layer(x.clone()) for layer in (exact, half)]
     assert all(result.dtype == torch.float32 for result in results)

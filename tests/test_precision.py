@@ -42,12 +42,12 @@ def test_narrow_layers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [QuantConv((width, 4), 3, LINEAR) for width in widths]
     capable(monkeypatch, "avx512_bf16")
     set_half(layers, True, CPU)
-    assert [layer.half for layer in layers] == [False, False, True, True]
+    assert [layer.in_bfloat16 for layer in layers] == [False, False, True, True]
     set_half(layers, False, CPU)
-    assert not any(layer.half for layer in layers)
+    assert not any(layer.in_bfloat16 for layer in layers)
     capable(monkeypatch)
     set_half(layers, True, CPU)
-    assert not any(layer.half for layer in layers)
+    assert not any(layer.in_bfloat16 for layer in layers)
 
 
 def test_a_fit_is_half_until_hard_at_and_ends_as_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_a_fit_is_half_until_hard_at_and_ends_as_the_decoder(monkeypatch: pytest
     step_of, halves = fit._step, []
 
     def step(number: int) -> None:
-        halves.append([layer.half for layer in fit.convolutions])
+        halves.append([layer.in_bfloat16 for layer in fit.convolutions])
         step_of(number)
 
     fit._step = step  # type: ignore[method-assign]
