@@ -31,6 +31,7 @@ PROJECT_EVERY = 5
 CALIBRATE_EVERY = 200  # the coder takes as long as several steps
 CHECKS = 50  # of a fit, for divergence
 LEAST_CHECK = 40  # steps between two, as the distortion is a running mean over about fifty
+LEAST_CODE = 0.7  # mean magnitude of codes, 1.7 bits a weight, under which steps are made coarser by the gradients alone
 NUDGE = 0.1  # of the error of the size is taken back by the steps at every look; lambda alone would take some hundred steps
 
 
@@ -176,13 +177,14 @@ class Fit:
 
     @torch.no_grad()
     def _coarsen(self, share: float) -> None:
-        """Scale all weight steps by one factor that takes `share` of the error of the size back: doubling them saves about a bit
-        a weight.
+        """Scale the weight steps by one factor that takes `share` of the error of the size back: doubling them saves about a bit a
+        weight. Layers of codes that are mostly zero do not get coarser: nothing would be left of them.
         """
         weights = sum(layer.weight.numel() for layer in self.convolutions)
         excess = (self.bits() - self.steer.budget_bits) / weights
         for layer in self.convolutions:
-            layer.log_step.add_(share * math.log(2) * min(max(excess, -2.0), 2.0))
+            if excess < 0 or float(layer.numbers()[0].abs().mean()) > LEAST_CODE:
+                layer.log_step.add_(share * math.log(2) * min(max(excess, -2.0), 2.0))
 
     def _bits(self) -> Tensor:
         return self.size.bits(None if self.table is None else self.embedding.scaled(self.table))
