@@ -177,8 +177,8 @@ class Fit:
 
     @torch.no_grad()
     def _coarsen(self, share: float) -> None:
-        """Scale the weight steps by one factor that takes `share` of the error of the size back: doubling them saves about a bit a
-        weight. Layers of codes that are mostly zero do not get coarser: nothing would be left of them.
+        """Scale the weight steps by one factor that takes `share` of the error of the size back: doubling them saves about a bit
+        a weight. Layers of codes that are mostly zero do not get coarser: nothing would be left of them.
         """
         weights = sum(layer.weight.numel() for layer in self.convolutions)
         excess = (self.bits() - self.steer.budget_bits) / weights
