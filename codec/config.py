@@ -37,7 +37,7 @@ class FitConfig:
     matrix_lr: float = 3e-2
     """Peak learning rate of Muon, in its RMS-matched form: an element moves by about 0.2 of it in a step."""
     momentum: float = 0.85
-    """Of Muon. Short fits want a short memory: 0.95 was 0.3 dB worse after 60 passes."""
+    """Of Muon; 0.95 is as good, 0.7 is 0.5 dB worse."""
     weight_decay: float = 0.05
     """Of Muon, whose steps have one length and would let weights grow in directions that do not matter."""
     step_lr: float = 4.0

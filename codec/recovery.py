@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-COLLAPSE = 2.5  # times the best distortion of the phase, 4 dB: no fit that recovered by itself was seen to lose so much
+COLLAPSE = 2.5  # times the best distortion of the phase, 4 dB: far more than the noise of batches and of lambda
 SLOWER = 0.5  # learning rate after every return
 
 

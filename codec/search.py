@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 TOLERANCE = 0.2  # dB
 ATTEMPTS = 4
-DECIBELS = 3.0  # that a file of twice the size gains, until two fits have told; bunny and coffee gained 2.5 to 3.5
+DECIBELS = 3.0  # that a file of twice the size gains, until two fits have told; about what the curves in bench/results do
 LEAST_DECIBELS, MOST_DECIBELS = 1.5, 6.0  # two fits of nearly one size tell nothing: their noise is 0.1 dB
 
 

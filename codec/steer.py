@@ -17,8 +17,7 @@ LARGEST_ERROR = 0.5  # of the logarithm; the first bits after rounding starts ar
 class Lambda:
     """lambda = slope * distortion: a rate slope relative to the distortion keeps its meaning while the fit improves.
 
-    The slope starts at 0.4 / bpp. Fits of a real clip at 0.25 bpp ended at 0.6 to 1.0 / bpp; it starts below, since the
-    distortion is still high then.
+    The slope starts at 0.4 / bpp, and fits of real clips end at 0.3 to 0.5 / bpp.
     """
 
     budget_bits: float
