@@ -123,7 +123,7 @@ class Fit:
         self.optimiser.add(self.table)
 
     def _prune(self) -> None:
-        """Set the smallest weights to zero, by magnitude over all layers (HNeRV, section 4.1: global unstructured L1)."""
+        """Set the smallest weights to zero, by magnitude over all layers, as NeRV does (Chen et al. 2021)."""
         magnitudes = torch.cat([layer.weight.detach().abs().flatten() for layer in self.convolutions])
         threshold = magnitudes.kthvalue(max(round(self.config.prune * magnitudes.numel()), 1)).values
         for layer in self.convolutions:
