@@ -29,7 +29,7 @@ from jobs import Job, Journal, Result, Source
 from plain import PlainHNeRV, train
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from nvc.codec import activations, layers, rate, steps
+from nvc.codec import activations, latents, layers, rate, steps
 from nvc.codec.canvas import to_canvas
 from nvc.codec.config import FitConfig
 from nvc.codec.decode import open_device
@@ -54,7 +54,7 @@ CALLS: tuple[tuple[Any, str, str], ...] = (
     (activations.Requantiser, "forward", REQUANTISE),
     (layers, "shuffle", SHUFFLE),
     (steps, "quantise", ROUND),
-    (layers.Embedding, "forward", ROUND),
+    (latents.Embedding, "forward", ROUND),
     (rate, "tensors_bits", RATE),
     (rate, "embedding_bits", RATE),
     (Optimiser, "step", OPTIMISER),

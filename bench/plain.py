@@ -23,6 +23,7 @@ from nvc.codec.canvas import Canvas, Planes
 from nvc.codec.geometry import Picture
 from nvc.codec.layers import shuffle
 from nvc.codec.models import hnerv
+from nvc.codec.models.convnext import Encoder
 
 BETAS = (0.9, 0.999)
 WARM_UP = 0.1  # of the steps, from START of the learning rate (`--lr_type cosine_0.1_1_0.1` in the repository)
@@ -41,7 +42,7 @@ class PlainHNeRV(nn.Module):
         super().__init__()
         self.config = config
         widths, strides = config.widths, config.grid.strides
-        self.encoder = hnerv.Encoder(config)
+        self.encoder = Encoder(config.picture.channels, config.embedding_channels, strides)
         self.stem = nn.Conv2d(config.embedding_channels, widths[0], 1)
         self.blocks = nn.ModuleList(
             nn.Conv2d(widths[i], widths[i + 1] * sh * sw, hnerv.kernel(i), padding=hnerv.kernel(i) // 2)

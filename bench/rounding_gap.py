@@ -2,25 +2,43 @@
 
     python bench/rounding_gap.py FILE.nvc SOURCE [--scale WxH] [--frames N]
 
-Weights, biases and multipliers stay those of the file; only the samples of the head are rounded on the second side.
+Weights, biases and multipliers stay those of the file; only the samples of the head are rounded on the second side. Tables, of
+which there are entries for integers alone, are lines between them there.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 
+from nvc.bitstream import arithmetic, tables
 from nvc.bitstream.coefficients import read_sections
+from nvc.bitstream.program import Operation
+from nvc.codec import interpreter
 from nvc.codec.decode import Decoder
 from nvc.codec.interpreter import Interpreter
 from nvc.codec.metrics import Planes, Quality
 from nvc.codec.video import ReadOptions, read_clip
 
-ROUND = torch.Tensor.round_
+ROUND, FUNCTION = torch.Tensor.round_, interpreter._function
+
+
+def between_entries(run: Interpreter, op: Operation) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The function of a requantisation, for integers and what lies between them."""
+    if op["function"] != arithmetic.TABLE:
+        return FUNCTION(run, op)
+    entries = torch.from_numpy(tables.table(op["argument"]).astype(np.float32)).to(run.device)
+
+    def look_up(y: torch.Tensor) -> torch.Tensor:
+        index = y.floor().long() - arithmetic.ACTIVATION_LOW
+        return torch.lerp(entries[index], entries[(index + 1).clamp(max=len(entries) - 1)], y - y.floor())
+
+    return look_up
 
 
 def decoded(decoder: Decoder) -> Planes:
@@ -52,7 +70,8 @@ def main() -> None:
     with options.file.open("rb") as file:
         decoder = Decoder(file)
         rounded = Quality.of(clip.planes, decoded(decoder), rgb=False).as_dict()
-        with mock.patch.object(torch.Tensor, "round_", inside_unrounded):
+        rounding = mock.patch.object(torch.Tensor, "round_", inside_unrounded)
+        with rounding, mock.patch.object(interpreter, "_function", between_entries):
             unrounded = Quality.of(clip.planes, decoded(decoder), rgb=False).as_dict()
     for name, value in rounded.items():
         print(f"{name:<8}{value:>9.4f} dB as decoded {unrounded[name]:>9.4f} dB unrounded {value - unrounded[name]:>+9.4f}")

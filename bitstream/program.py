@@ -6,7 +6,7 @@ numbered in the order of their first use. `SYNTAX` is the one table that the rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -226,10 +226,18 @@ class Builder:
         self.name = name
         self.tensors: list[Any] = []
         self._operations: list[Operation] = []
+        self._numbers: dict[Hashable, int] = {}
 
-    def parameter(self, tensor: Any) -> int:
-        """Number a parameter tensor. Number them in the order in which the operations use them."""
+    def parameter(self, tensor: Any, key: Hashable = None) -> int:
+        """Number a parameter tensor. Number them in the order in which the operations use them.
+
+        A tensor with a `key` that was seen before is that one again: operations share it.
+        """
+        if key is not None and key in self._numbers:
+            return self._numbers[key]
         self.tensors.append(tensor)
+        if key is not None:
+            self._numbers[key] = len(self.tensors) - 1
         return len(self.tensors) - 1
 
     def add(self, code: Op, *arguments: int) -> int:

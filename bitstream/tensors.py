@@ -10,8 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from .cdf import AdaptiveTable, flat
-from .coders import Choice, Values, choose, read_adaptive, read_sequence, write_adaptive, write_sequence
+from .coders import Choice, Values, choose, get_unsigned, put_unsigned, read_sequence, write_sequence
 from .errors import InvalidError
 from .rangecoder import (
     CodeLength,
@@ -22,13 +21,12 @@ from .rangecoder import (
     SymbolReader,
     SymbolWriter,
 )
+from .tokens import read_tokens, write_tokens
 
 MAX_TENSOR_VALUES: Final = 1 << 26
 MAX_LEVELS: Final = 4096
 MAX_BIAS: Final = 1 << 24
 SHIFT_BITS: Final = 4
-DENSITY_BITS: Final = 2
-FLAG_MASS: Final = 2  # symbols: tells "mostly the same" from "hardly ever" within the first block
 
 
 class Kind(Enum):
@@ -215,40 +213,34 @@ def _read_embedding(reader: SymbolReader, spec: TensorSpec) -> Values:
     return np.concatenate(groups, axis=1)
 
 
+def _write_codebook(writer: SymbolWriter, spec: TensorSpec, values: Values) -> None:
+    used = np.flatnonzero(values.any(axis=1))
+    rows = int(used[-1]) + 1 if used.size else 0
+    put_unsigned(writer, rows)
+    if rows:
+        _write_plain(writer, spec, values[:rows])
+
+
+def _read_codebook(reader: SymbolReader, spec: TensorSpec) -> Values:
+    levels, dimensions = spec.shape
+    rows = get_unsigned(reader)
+    if rows > levels:
+        raise InvalidError("tensor_codebook", f"{rows} rows of a codebook that has {levels}")
+    values = np.zeros(spec.shape, np.int64)
+    if rows:
+        values[:rows] = read_sequence(reader, rows * dimensions, _bound(spec)).reshape(rows, dimensions)
+        if not values[rows - 1].any():
+            raise InvalidError("tensor_codebook", "the last row that is sent of a codebook is all zeros; it must be left out")
+    return values
+
+
 def _write_tokens(writer: SymbolWriter, spec: TensorSpec, values: Values) -> None:
-    frames = values.reshape(spec.shape[0], -1)
-    literal = np.ones(frames.shape, bool)
-    literal[1:] = frames[1:] != frames[:-1]
-    write_adaptive(writer, literal[1:].ravel().astype(np.int32), AdaptiveTable(flat(2), FLAG_MASS))
-    symbols = frames[literal].astype(np.int32)
-    costs = []
-    for density in range(1 << DENSITY_BITS):
-        length = CodeLength()
-        write_adaptive(length, symbols, _token_table(spec, density))
-        costs.append(length.bits)
-    best = costs.index(min(costs))
-    writer.put_bits(best, DENSITY_BITS)
-    write_adaptive(writer, symbols, _token_table(spec, best))
+    write_tokens(writer, values)
 
 
 def _read_tokens(reader: SymbolReader, spec: TensorSpec) -> Values:
-    size = spec.shape[1] * spec.shape[2]
-    literal = np.ones((spec.shape[0], size), bool)
-    flags = read_adaptive(reader, spec.count - size, AdaptiveTable(flat(2), FLAG_MASS))
-    literal[1:] = flags.reshape(-1, size) == 1
-    table = _token_table(spec, reader.get_bits(DENSITY_BITS))
-    frames = np.zeros(literal.shape, np.int64)
-    frames[literal] = read_adaptive(reader, int(literal.sum()), table)
-    newest = np.maximum.accumulate(np.where(literal, np.arange(spec.shape[0])[:, None], 0), axis=0)
-    frames = np.take_along_axis(frames, newest, axis=0)
-    if (literal[1:] & (frames[1:] == frames[:-1])).any():
-        raise InvalidError("tensor_token", "a token sent anew equals the one before it; only 'same' may stand there")
-    return frames
-
-
-def _token_table(spec: TensorSpec, density: int) -> AdaptiveTable:
-    """The table of new tokens: all alike, and together worth levels / 4^density symbols."""
-    return AdaptiveTable(flat(spec.levels), max(spec.levels >> 2 * density, 1))
+    frames, height, width = spec.shape
+    return read_tokens(reader, (frames, height, width), spec.levels)
 
 
 @dataclass(frozen=True)
@@ -268,6 +260,6 @@ _RULES: Final = {
     Kind.PHASE: _Rule(1, 0, (1 << 32) - 1, _write_raw, _read_raw),
     Kind.CONSTANT: _Rule(3, -2048, 2047, _write_plain, _read_plain),
     Kind.EMBEDDING: _Rule(4, -2048, 2047, _write_embedding, _read_embedding),
-    Kind.CODEBOOK: _Rule(2, -128, 127, _write_plain, _read_plain),
+    Kind.CODEBOOK: _Rule(2, -128, 127, _write_codebook, _read_codebook),
     Kind.TOKENS: _Rule(3, 0, MAX_LEVELS - 1, _write_tokens, _read_tokens),
 }

@@ -35,6 +35,12 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         f"embeddings at {summary['bits_per_embedding']:.2f} bits a value, "
         f"{summary['macs_per_pixel']:.0f} multiply-adds per pixel",
     ]
+    if summary["tokens"]:
+        levels = summary["codebook_levels"]
+        lines.append(
+            f"tokens at {summary['bits_per_token']:.2f} bits, {summary['codebook_usage'] * levels:.0f} of {levels} codes used, "
+            f"perplexity {summary['perplexity']:.1f}"
+        )
     lines += [f"  {name:<11}{size:>10}  {size / total:6.1%}" for name, size in summary["sections"].items()]
     lines += [f"  {key}: {value}" for key, value in summary["metadata"].items()]
     for program in summary["programs"]:

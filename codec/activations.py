@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,10 @@ ACTIVATIONS = {
     "sine": Activation(arithmetic.SINE, 0, 0, PHASES - 1, 2 * math.pi / PHASES, 1 / SINE_AMPLITUDE),
 }
 LINEAR = Activation(arithmetic.IDENTITY, 0, LOW, HIGH)
+# of gates and of an affine coupling (SPEC 8.6): each table has scales of its own
+TANH = Activation(arithmetic.TABLE, tables.TANH, LOW, HIGH, 2.0**-9, 1 / 2047)
+SIGMOID = Activation(arithmetic.TABLE, tables.SIGMOID, LOW, HIGH, 2.0**-8, 1 / 2047)
+EXP = Activation(arithmetic.TABLE, tables.EXP, LOW, HIGH, 2.0**-10, 2.0**-8)
 
 
 def pixels(depth: int) -> Activation:
@@ -90,9 +95,17 @@ class Requantiser(nn.Module):
             return quant.table(y, self.entries)  # type: ignore[arg-type]
         return y
 
-    def emit(self, builder: Builder, acc: int, m: Tensor) -> int:
-        """Append the same for value `acc`; the number of the activation."""
+    def emit(self, builder: Builder, acc: int, m: Tensor, owner: nn.Module) -> int:
+        """Append the same for value `acc`; the number of the activation. `m` is the multiplier of module `owner`."""
         codes = [arithmetic.multiplier_code(value) for value in m.detach().flatten().tolist()]
-        scale = builder.parameter(np.array(codes, dtype=np.int64))
+        return self._emit(builder, acc, codes, ("multiplier", owner))
+
+    def emit_fixed(self, builder: Builder, acc: int, m: float) -> int:
+        """Append the same with a multiplier that is never learned."""
+        code = arithmetic.multiplier_code(m)
+        return self._emit(builder, acc, [code], ("multiplier", code))
+
+    def _emit(self, builder: Builder, acc: int, codes: list[int], key: Hashable) -> int:
+        scale = builder.parameter(np.array(codes, dtype=np.int64), key)
         a = self.activation
         return builder.add(Op.REQUANTISE, acc, scale, len(codes), a.low, a.high, a.function, a.argument)

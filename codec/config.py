@@ -5,7 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 VERSION = "0.1.0"
-MODELS = ("hnerv",)
+MODELS = ("hnerv", "vqnerv")
+TUNES = ("psnr", "ssim")  # what a fit minimises (distortion.py)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What vqnerv adds to a decoder."""
+
+    block: str = "added"
+    """pooled, paper or added (models/vqnerv.py)."""
+    levels: int = 128
+    """Entries of a codebook."""
+    dimension: int = 8
+    """Numbers of an entry."""
+    maps: tuple[tuple[int, int], ...] = ()
+    """(b, n): about n tokens a frame, added after b blocks of the decoder; n = 0 for one token per 80 x 80 pixels. Empty for
+    the block's own place."""
+    pool: bool = True
+    """Shallow codebook optimisation (pool.py)."""
+    priced: bool = True
+    """Tokens are chosen for their bits, too."""
+    scalar: bool = False
+    """Scalars, as in embeddings, in the place of tokens: what tokens have to beat."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +40,7 @@ class Design:
     """Every block adds its input, enlarged bilinearly, before its activation (NeRV++, Ghorbel et al. 2024)."""
     channel_steps: bool = False
     """A learned step for every output channel instead of one for a weight tensor."""
+    tokens: Tokens = Tokens()
 
 
 @dataclass(frozen=True)
@@ -42,6 +65,8 @@ class FitConfig:
     """Of Muon, whose steps have one length and would let weights grow in directions that do not matter."""
     step_lr: float = 4.0
     """Learning rate of the log-domain steps and gains, relative to `lr`."""
+    latent_lr: float = 3.0
+    """Learning rate of free latents and codebook entries, relative to `lr`."""
     quantise_at: float = 0.15
     """From here weights and embeddings are rounded in the forward pass, their bits are in the loss, and the encoder is gone: the
     embeddings are parameters of their own."""
@@ -52,7 +77,8 @@ class FitConfig:
     prune: float = 0.0
     """Share of the weights, the smallest by magnitude over all layers, that is set to zero for good."""
     hard_at: float = 0.75
-    """Until here convolutions may compute in bfloat16 where that is faster; from here on they are the decoder's."""
+    """Until here convolutions may compute in bfloat16 where that is faster; from here on they are the decoder's, and tokens stay
+    what they are."""
     min_steps: int = 300
     """Very short clips are fitted for so many steps all the same."""
 

@@ -48,7 +48,8 @@ class SegmentProgress:
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """`quality` is that of the file as decoded; `parameters` counts weights and biases of all segments.
+    """`quality` is that of the file as decoded, with MS-SSIM if the fit was tuned for it; `parameters` counts weights and biases
+    of all segments.
 
     `target_bytes` is the size that was aimed at: where a PSNR was asked for, the one that should give it.
     """
@@ -118,7 +119,7 @@ def _encode(
 
         bits = max(left, 1.0) * (last - first) / frames_left  # what a segment leaves or takes too much, the next ones share
         tensors = fit_segment(planes, plan, options, number, bits, device, told)
-        hashes, quality = _decode(planes, plan, tensors, device)
+        hashes, quality = _decode(planes, plan, tensors, device, similarity=options.tune == "ssim")
         sections = write_sections(plan.analysis, tensors, last - first)
         left, frames_left = left - plan.coded_bits(sections), frames_left - (last - first)
         writer.add(pack(clip, sections | {constants.HASHES: hashes}, digest(tensors), (first, last)))
@@ -144,23 +145,25 @@ def fit_segment(
         torch.manual_seed(options.seed + number)
         network = family.Network(plan.config)
     canvas = to_canvas(planes, plan.side, network.grid.size)
-    fit = Fit(network, canvas.to(device), options.fit, bits, options.seed + number)
-    codes = fit.run(report)
+    fit = Fit(network, canvas.to(device), options.fit, bits, options.seed + number, options.tune)
+    numbers = fit.run(report)
     builder = Builder(options.model)
-    network.emit(builder, codes.cpu().numpy().astype(np.int64))
+    network.emit(builder, numbers)
     tensors: Tensors = builder.tensors
     prove(plan.analysis, tensors)
     return tensors
 
 
-def _decode(planes: Planes, plan: Plan, tensors: Tensors, device: torch.device) -> tuple[bytes, Quality]:
+def _decode(
+    planes: Planes, plan: Plan, tensors: Tensors, device: torch.device, *, similarity: bool
+) -> tuple[bytes, Quality]:
     """Run what will be written: the hashes of its frames and their quality."""
     frames = len(planes[0])
     run = Interpreter(plan.analysis, tensors, frames, CUDA_BATCH if device.type == "cuda" else CPU_BATCH, device)
     batches = [run.render(first, min(run.batch, frames - first)) for first in range(0, frames, run.batch)]
     decoded: Planes = tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))  # type: ignore[assignment]
     hashes = b"".join(frame_hash([plane[t] for plane in decoded]) for t in range(frames))
-    return hashes, Quality.of(planes, decoded, rgb=plan.side == 1)
+    return hashes, Quality.of(planes, decoded, rgb=plan.side == 1, similarity=similarity)
 
 
 class _Counter:

@@ -15,7 +15,7 @@ from nvc.bitstream import arithmetic
 from nvc.bitstream.program import Builder, Op
 
 from . import quant, steps
-from .activations import ACTIVATIONS, HIGH, LINEAR, LOW, Activation, Range, Requantiser, pixels
+from .activations import ACTIVATIONS, LINEAR, Activation, Range, Requantiser, pixels
 from .geometry import Picture
 from .resample import emit_enlarge, emit_shuffle, enlarge, gain, shuffle
 
@@ -23,10 +23,10 @@ __all__ = [
     "ACTIVATIONS",
     "LINEAR",
     "Activation",
-    "Embedding",
     "QuantConv",
     "Range",
     "Skip",
+    "emit_combine",
     "emit_picture",
     "emit_shuffle",
     "pixels",
@@ -39,6 +39,7 @@ PHASE_MARGIN = 0.9  # of 2^24 for a phase, of which nothing is known that would 
 # Of the standard deviation that would keep activations as large as they come in. Small weights keep units out of the flat parts
 # of the activation (bench/results).
 INITIAL_GAIN = 0.2
+UNIT_GAIN = 1.0  # of a short side branch, which would not be heard otherwise
 INITIAL_LEVELS = 16.0  # an initial step puts the largest weight at this code: five bits and rising
 
 
@@ -60,6 +61,7 @@ class QuantConv(nn.Module):
         activation: Activation,
         source: Range | None = None,
         channel_steps: bool = False,
+        gain: float = INITIAL_GAIN,
     ) -> None:
         super().__init__()
         inputs, outputs = channels
@@ -67,7 +69,7 @@ class QuantConv(nn.Module):
         self.units = steps.Units(self.source.step, activation.step, activation.bias_step)
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        nn.init.normal_(self.weight, std=INITIAL_GAIN / (inputs * kernel**2) ** 0.5)
+        nn.init.normal_(self.weight, std=gain / (inputs * kernel**2) ** 0.5)
         largest = self.weight.detach().abs().amax((1, 2, 3))
         self.log_step = nn.Parameter(((largest if channel_steps else largest.amax()) / INITIAL_LEVELS).log())
         self.requantiser = Requantiser(activation)
@@ -154,9 +156,10 @@ class QuantConv(nn.Module):
         """Append the operations of this layer, reading value `x`; the number of its output value."""
         outputs, _, k, _ = self.weight.shape
         codes, bias_codes, m = self.quantised()
-        weight, bias = builder.parameter(_integers(codes)), builder.parameter(_integers(bias_codes))
+        weight = builder.parameter(_integers(codes), ("weight", self))
+        bias = builder.parameter(_integers(bias_codes), ("bias", self))
         acc = builder.add(Op.CONVOLUTION, x, weight, bias, outputs, k, k, 1)
-        return self.requantiser.emit(builder, acc, m)
+        return self.requantiser.emit(builder, acc, m, self)
 
 
 class Skip(nn.Module):
@@ -188,33 +191,15 @@ class Skip(nn.Module):
     def emit(self, builder: Builder, x: int, branch: int) -> int:
         """Append the same for values `x` and `branch`; the number of its output value."""
         short = emit_enlarge(builder, self.projection.emit(builder, x), self.strides)
-        gains = builder.parameter(np.array([gain(self.strides), 1], dtype=np.int64))
-        acc = builder.add(Op.COMBINE, branch, short, gains)
         assert isinstance(self.multiplier, Tensor)
-        return self.requantiser.emit(builder, acc, self.multiplier)
+        acc = emit_combine(builder, branch, short, gain(self.strides), 1)
+        return self.requantiser.emit(builder, acc, self.multiplier, self)
 
 
-class Embedding(nn.Module):
-    """The quantiser of the per-frame embeddings: real (N, C, h, w) to integers of 12 bits.
-
-    One unit is always worth 1/16; a learned gain per channel, in the log domain, takes the place of learned steps, and needs no
-    byte in the stream because the first layer reads integers.
-    """
-
-    source = Range(step=1 / 16)
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.log_gain = nn.Parameter(torch.full((width, 1, 1), float(np.log(16.0))))
-        self.quantise = False
-
-    def forward(self, real: Tensor) -> Tensor:
-        scaled = self.scaled(real)
-        return quant.round_through(scaled) if self.quantise else scaled
-
-    def scaled(self, real: Tensor) -> Tensor:
-        """The codes before rounding."""
-        return (real * self.log_gain.exp()).clamp(LOW, HIGH)
+def emit_combine(builder: Builder, a: int, b: int, gain_a: int, gain_b: int) -> int:
+    """Append gain_a a + gain_b b for fixed integer gains; the number of the accumulators."""
+    gains = np.array([gain_a, gain_b], dtype=np.int64)
+    return builder.add(Op.COMBINE, a, b, builder.parameter(gains, ("gains", gain_a, gain_b)))
 
 
 def emit_picture(builder: Builder, canvas: int, picture: Picture) -> None:

@@ -8,6 +8,7 @@ better, and by how much, is recorded in bench/results.
 from __future__ import annotations
 
 import math
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class Optimiser:
         # the same memory seen as matrices, which is all that Muon takes
         self.matrices = [nn.Parameter(kernel.detach().view(kernel.shape[0], -1)) for kernel in self.kernels]
         taken = {id(kernel) for kernel in self.kernels}
-        rest = [(name, p) for name, p in network.named_parameters() if id(p) not in taken]
+        rest = [(name, p) for name, p in network.named_parameters() if id(p) not in taken and p.requires_grad]
         steps = [p for name, p in rest if name.endswith(("log_step", "log_gain"))]
         others = [p for name, p in rest if not name.endswith(("log_step", "log_gain"))]
         self.adam = torch.optim.Adam([{"params": others}, {"params": steps}], lr=config.lr, betas=BETAS, fused=True)
@@ -48,13 +49,14 @@ class Optimiser:
         self.norm = 0.0
 
     def add(self, parameter: nn.Parameter) -> None:
-        """Take one more parameter in, with the learning rate of Adam."""
+        """Take latents in, or the entries of a codebook."""
         self.adam.add_param_group({"params": [parameter]})
 
     def set_rate(self, factor: float) -> None:
         """Set the learning rates to `factor` times their peaks."""
-        for number, group in enumerate(self.adam.param_groups):
-            group["lr"] = self.config.lr * factor * (self.config.step_lr if number == 1 else 1.0)
+        rates = chain((1.0, self.config.step_lr), repeat(self.config.latent_lr))  # in the order of the groups
+        for group, relative in zip(self.adam.param_groups, rates, strict=False):
+            group["lr"] = self.config.lr * factor * relative
         if self.muon is not None:
             for group in self.muon.param_groups:
                 group["lr"] = self.config.matrix_lr * factor

@@ -33,7 +33,8 @@ MULTIPLIER_BYTES = 2
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What the user chose. `segment` is the most frames a network is shared by; `prune` a share of the weights.
+    """What the user chose. `segment` is the most frames a network is shared by; `prune` a share of the weights; `tune` what a fit
+    minimises (config.TUNES).
 
     `config` takes the place of the preset's settings.
     """
@@ -45,6 +46,7 @@ class EncodeOptions:
     seed: int = 0
     design: Design = field(default_factory=Design)
     prune: float = 0.0
+    tune: str = "psnr"
     config: FitConfig | None = None
 
     @property
@@ -55,7 +57,8 @@ class EncodeOptions:
     @property
     def metadata(self) -> dict[str, str | int]:
         """What the file says of its making."""
-        return {"encoder": f"nvc {VERSION}", "preset": self.preset, "seed": self.seed}
+        made: dict[str, str | int] = {"encoder": f"nvc {VERSION}", "preset": self.preset, "seed": self.seed}
+        return made if self.tune == "psnr" else {**made, "tune": self.tune}
 
 
 @dataclass(frozen=True)

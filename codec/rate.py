@@ -16,12 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .prices import is_new
+
 LARGEST = 255  # of the tables; rarer and larger codes are priced by the Laplace distribution's tail
 MASSES = (8.0, 64.0, 512.0, 4096.0, 2.0**20)  # symbols that a prior is worth; the last is as good as never adapting
 LEAST = 2.0**-24  # the smallest probability of a table
 SMALLEST_MEAN = 1e-4  # magnitude of a tensor of zeros: about what the last table of the bank can express
 HEADER_BITS = 10.0  # of a sequence: mode, scale and mass (SPEC 7.1)
 POOLED_BELOW = 1024  # values of a channel: its header is under 1 % of its bits then
+FLAG_MASS = 2.0  # of the flags of tokens
 LN2 = math.log(2.0)
 
 
@@ -100,3 +103,22 @@ class _SequenceBits(torch.autograd.Function):
         slope = rise[below.clamp(first, first + 2 * LARGEST - 1)]
         slope = torch.where(beyond == 0, slope, beyond.sign() * unit[owner])
         return slope.mul_(gradients[0][owner]), None, None
+
+
+def token_bits(tokens: Tensor) -> Tensor:
+    """Bits of tokens (T, h, w): flags 'same as at t - 1', then the new ones; a scalar, without a gradient.
+
+    One table for all flags and no returns: SPEC 7.6 takes less, and size.py corrects it.
+    """
+    fresh = is_new(tokens)
+    flags = torch.bincount(fresh[1:].flatten().long(), minlength=2)
+    uses = torch.bincount(tokens[fresh])
+    return _flat_urn(flags, FLAG_MASS) + _flat_urn(uses, len(uses) / 4)
+
+
+def _flat_urn(counts: Tensor, mass: float) -> Tensor:
+    """Bits of symbols with these counts, by an adaptive table that starts flat and is worth `mass` symbols."""
+    prior = torch.full(counts.shape, mass / len(counts), device=counts.device, dtype=torch.float64)
+    drawn = torch.lgamma(prior) - torch.lgamma(prior + counts)
+    whole = torch.lgamma(counts.sum() + mass) - math.lgamma(mass)
+    return ((drawn.sum() + whole) / LN2).float()

@@ -15,35 +15,39 @@ from torch import Tensor
 from nvc.bitstream.tensors import Kind, TensorSpec, coded_bits
 
 from . import rate
+from .latents import Latent
 from .layers import QuantConv
-
-WEIGHTS, EMBEDDINGS = "weights", "embeddings"
 
 
 class Size:
-    """Bits of the `layers`' weights and biases, and of embedding codes; of both sections as the coder would write them."""
+    """Bits of the `layers`' weights and biases, and of the `latents`, as the coder would write them.
 
-    def __init__(self, layers: Sequence[QuantConv]) -> None:
-        self.layers = layers
-        self.factors = {WEIGHTS: 1.0, EMBEDDINGS: 1.0}
+    `tables` are the real latents of all frames, (T, C, h, w) each; none before there are any.
+    """
 
-    def bits(self, codes: Tensor | None) -> Tensor:
-        """A differentiable scalar; `codes` are those of the embeddings (T, C, h, w), not rounded, None before there are any."""
-        total = self.factors[WEIGHTS] * rate.tensors_bits(self._numbers())
-        return total if codes is None else total + self.factors[EMBEDDINGS] * rate.embedding_bits(codes)
+    def __init__(self, layers: Sequence[QuantConv], latents: Sequence[Latent]) -> None:
+        self.layers, self.latents = layers, latents
+        self.weights_factor = 1.0
+        self.factors = [1.0] * len(latents)
+
+    def bits(self, tables: Sequence[Tensor]) -> Tensor:
+        """A differentiable scalar."""
+        total = self.weights_factor * rate.tensors_bits(self._numbers())
+        for latent, factor, table in zip(self.latents, self.factors, tables, strict=False):
+            total = total + factor * latent.bits(table)
+        return total
 
     @torch.no_grad()
-    def calibrate(self, codes: Tensor) -> None:
+    def calibrate(self, tables: Sequence[Tensor]) -> None:
         """Let the coder count, and correct what follows."""
         kinds = [Kind.WEIGHT, Kind.BIAS] * len(self.layers)
         numbers = self._numbers()
-        if not all(bool(torch.isfinite(number).all()) for number in [*numbers, codes]):
+        if not all(bool(torch.isfinite(values).all()) for values in [*numbers, *tables]):
             return  # of a fit that diverges
         weights = sum(_coded(kind, number) for kind, number in zip(kinds, numbers, strict=True))
-        self.factors = {
-            WEIGHTS: weights / float(rate.tensors_bits(numbers)),
-            EMBEDDINGS: _coded(Kind.EMBEDDING, codes) / float(rate.embedding_bits(codes)),
-        }
+        self.weights_factor = weights / float(rate.tensors_bits(numbers))
+        pairs = zip(self.latents, tables, strict=True)
+        self.factors = [latent.coded(table) / float(latent.bits(table)) for latent, table in pairs]
 
     def _numbers(self) -> list[Tensor]:
         return [number for layer in self.layers for number in layer.numbers()]

@@ -61,7 +61,7 @@ def encode(source, steps: int = STEPS, **options):  # type: ignore[no-untyped-de
     return file.getvalue(), result
 
 
-def a_fit(source, target, config, seed: int = 0, design=None):  # type: ignore[no-untyped-def]
+def a_fit(source, target, config, seed: int = 0, design=None, model: str = "hnerv"):  # type: ignore[no-untyped-def]
     """The Plan of a Clip and a Fit of it in one segment that has not run yet."""
     import torch
 
@@ -69,22 +69,22 @@ def a_fit(source, target, config, seed: int = 0, design=None):  # type: ignore[n
     from nvc.codec.config import Design
     from nvc.codec.encode import EncodeOptions, plan_encode
     from nvc.codec.fit import Fit
-    from nvc.codec.models import hnerv
+    from nvc.codec.models import FAMILIES
 
-    plan = plan_encode(source, EncodeOptions(target=target, design=design or Design(), segment=4096))
+    plan = plan_encode(source, EncodeOptions(model, target=target, design=design or Design(), segment=4096))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = hnerv.Network(plan.config)  # type: ignore[arg-type]
+        network = FAMILIES[model].Network(plan.config)
     canvas = to_canvas(source.planes, plan.side, network.grid.size)
     return plan, Fit(network, canvas, config, plan.bits, seed)
 
 
-def emitted(network, codes) -> list[Integers]:  # type: ignore[no-untyped-def]
-    """The tensors of a fitted network with embedding codes (T, C, h, w), as they would be written."""
+def emitted(network, numbers: Sequence[list[Integers]]) -> list[Integers]:  # type: ignore[no-untyped-def]
+    """The tensors of a fitted network with the numbers of its latents, as they would be written."""
     from nvc.bitstream.program import Builder
 
-    builder = Builder("hnerv")
-    network.emit(builder, codes.numpy().astype(np.int64))
+    builder = Builder("nvc")
+    network.emit(builder, numbers)
     return builder.tensors
 
 

@@ -9,21 +9,28 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from nvc.bitstream.header import Header
 from nvc.bitstream.tensors import Kind
-from nvc.codec import fit, layers
-from nvc.codec.config import Design, FitConfig
+from nvc.codec import fit, layers, target
+from nvc.codec.config import Design, FitConfig, Tokens
+from nvc.codec.models import vqnerv
 from nvc.codec.network import Network
 from nvc.codec.plan import EncodeOptions, overhead_bytes, plan_encode
+from nvc.codec.target import Target
+from nvc.codec.video import Clip
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))  # scripts, not a package
 clips, jobs, ablations, published = (importlib.import_module(name) for name in ("clips", "jobs", "ablations", "published"))
 fit_speed, rd_gain, targets = (importlib.import_module(name) for name in ("fit_speed", "rd_gain", "targets"))
+tokens, token_tables = (importlib.import_module(name) for name in ("tokens", "token_tables"))
 
 CONFIG = FitConfig(passes=1)
 TINY = ("synthetic:pan", "--scale", "32x24", "--frames", "0:3", "--passes", "1")
@@ -218,6 +225,180 @@ def test_the_published_file_pays_for_a_container_that_grows_with_its_frames_but_
     assert 2 * scales <= whole - small <= 2 * scales + 16  # 16 bits each and their section
 
 
+# ---- tokens
+
+
+def outcome(own: dict[tuple[int, str], list[dict[str, float]]], rates: int) -> Any:
+    """Of one variant `own` beside curve() of two clips a and b and two seeds; keys are (seed, clip)."""
+    names = [f"rate {i}" for i in range(rates)]
+    results = {(clip, names[i], "hnerv", seed): curve()[i] for clip in "ab" for seed in range(2) for i in range(rates)}
+    results |= {(clip, names[i], "own", seed): each[i] for (seed, clip), each in own.items() for i in range(len(each))}
+    return token_tables.Outcome(results, "hnerv", ["own"], names, range(2))
+
+
+def cells(table: str) -> list[str]:
+    """Those of the only line of a table."""
+    header, _, line = table.strip().split("\n")
+    assert header.count("|") == line.count("|")
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_twice_the_bytes_are_worth_three_decibels_and_a_float_fit_has_none() -> None:
+    small, large = {"bytes": 1000, "psnr_611": 30.0}, {"bytes": 2000, "psnr_611": 33.25}
+    assert token_tables.gain(large, small) == pytest.approx(0.25) and token_tables.gain(small, large) == pytest.approx(-0.25)
+    assert token_tables.gain({"psnr_611": 31.0}, {"psnr_611": 30.5}) == pytest.approx(0.5)
+
+
+def test_differences_have_mean_and_sample_deviation_over_seeds_and_clips() -> None:
+    better = {(0, "a"): 0.0, (1, "a"): 1.0, (0, "b"): 2.0, (1, "b"): 3.0}
+    whole = outcome({at: curve(better=value)[:2] for at, value in better.items()}, 2)
+    both = f"+1.50 ± {math.sqrt(5 / 3):.2f}"
+    assert cells(whole.differences("ab")) == ["own", both, both, both, "8"]
+    assert cells(whole.differences("a")) == ["own", *[f"+0.50 ± {math.sqrt(0.5):.2f}"] * 3, "4"]
+
+
+def test_a_mean_over_rates_is_of_clips_and_seeds_that_have_them_all() -> None:
+    part = outcome({(0, "a"): curve(better=1)[:1], (1, "a"): curve(better=3)[:2]}, 2)
+    assert cells(part.differences("a")) == ["own", f"+2.00 ± {math.sqrt(2):.2f}", "+3.00", "+3.00", "3 of 4"]
+    assert cells(outcome({}, 2).differences("a")) == ["own", "not run", "not run", "not run", "0 of 4"]
+
+
+def test_bd_rates_are_each_seeds_own_and_negative_where_tokens_save_bytes() -> None:
+    pytest.importorskip("bjontegaard")
+    whole = outcome({(0, "a"): curve(0.5)[:4], (1, "a"): curve(2)[:4], (0, "b"): curve(better=50)[:4]}, 4)
+    *_, mean, each, fits = cells(whole.differences("a"))
+    assert mean == f"+25.0 ± {math.sqrt(2) * 75:.1f}" and each == "-50.0, +100.0" and fits == "8"
+    *_, mean, each, fits = cells(whole.differences("b"))
+    assert mean == "not run" and each == "no common PSNR" and fits == "4 of 8"
+
+
+def test_a_codebook_of_usage_has_sixteen_tokens_for_a_code_at_least() -> None:
+    place = (jobs.Source("pan", clips.open_clip("synthetic:pan", (64, 48), (0, 40))), Target(bpp=2.0))
+    options = argparse.Namespace(full=False, block="added")
+    for variant in tokens.usage(place, options):
+        plan = plan_encode(place[0].clip, variant.options(place[1], 1, 0))
+        _, height, width = vqnerv.Network(plan.config).latents[1].shape
+        assert 2 < variant.tokens.levels <= 40 * height * width / 16 < variant.tokens.levels + 1
+        assert not variant.tokens.priced
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_larger_map_is_larger_and_the_other_forms_have_the_maps_they_are_named_for(full: bool) -> None:
+    width, height = (1280, 640) if full else (160, 90)
+    planes = tuple(np.zeros((1, height // n, width // n), dtype=np.uint8) for n in (1, 2, 2))
+    header = Header(width=width, height=height, pixel_format=0, frame_rate=Fraction(25), frame_count=1)
+    place = (jobs.Source("black", Clip(header, planes, (0,), ())), Target(bpp=4.0))
+    found: dict[str, list[int]] = {}
+    for variant in tokens.forms(place, argparse.Namespace(full=full)):
+        plan = plan_encode(place[0].clip, variant.options(place[1], 1, 0))
+        found[variant.name] = [spec.count for spec in plan.analysis.specs(1) if spec.kind is Kind.TOKENS]
+    (default,), (larger,) = found["added"], found["added, larger map"]
+    assert larger > 2 * default and found["added, residual tokens"] == [default, default]
+    assert len(set(found["added, two scales"])) == 2
+    assert [len(maps) for name, maps in found.items() if "scalars" in name] == [0, 0]
+
+
+def test_parts_share_the_jobs_that_are_the_same_and_no_others() -> None:
+    place = (jobs.Source("pan", clips.open_clip("synthetic:pan", (32, 24), (0, 3))), Target(bpp=12))
+    options = argparse.Namespace(full=False, block="added")
+    names: dict[str, set[str]] = {}
+    for part in tokens.PARTS.values():
+        for variant in (part.anchor, *part.variants(place, options)):
+            job = tokens.plan(*place[:1], variant, place[1], 0, 1, torch.device("cpu"))
+            names.setdefault(job.name, set()).add(variant.name)
+    assert {"added, with pool", "added", "128 codes of 8"} in names.values()
+    assert all({name} in names.values() for name in ("hnerv", "affine", "InstanceNorm", "paper", "added, scalars"))
+
+
+def test_the_normalised_block_gives_its_convolution_zero_mean_and_unit_variance() -> None:
+    block = tokens.Normalised(4, (6, 10), 8, Tokens(), 15, layers.ACTIVATIONS["hswish"])
+    seen: list[torch.Tensor] = []
+    block.merge.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(-100, 100, (2, 8, *block.map), generator=generator).float()
+    block(300 + 700 * torch.randn(2, 4, 6, 10, generator=generator), None, codes)
+    values = seen[0].detach().double() * 2.0**-9  # an activation's unit
+    assert values.shape == (2, 12, 6, 10)
+    torch.testing.assert_close(values.mean((2, 3)), torch.zeros(2, 12).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(values.square().mean((2, 3)), torch.ones(2, 12).double(), atol=1e-2, rtol=0)
+
+
+def test_a_float_fit_rounds_nothing_has_no_rate_and_is_measured_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, blocks = clips.open_clip("synthetic:pan", (32, 24), (0, 3)), dict(vqnerv.BLOCKS)
+    monkeypatch.setattr(fit.Fit, "_bits", lambda self: pytest.fail("a float fit has no rate"))
+    made = tokens.fit_in_float(clip, tokens.INSTANCE.options(Target(bpp=12), 4, 0), tokens.Normalised, torch.device("cpu"))
+    assert made.steps == 6 and not made.tables
+    assert not any(layer.quantise_weights for layer in made.network.convolutions())
+    assert [type(block) for block in made.network.details] == [tokens.Normalised] and blocks == vqnerv.BLOCKS
+    state = {name: value.clone() for name, value in made.network.state_dict().items()}
+    quality = tokens.fitted_quality(made, clip)
+    torch.testing.assert_close(made.network.state_dict(), state, atol=0, rtol=0)
+    with torch.no_grad():  # luma alone, on the canvas: four of its channels, where they have a weight
+        index = torch.arange(3)
+        codes = [latent(real, index) for latent, real in zip(made.latents, made._reals(index), strict=True)]
+        luma = made.network(codes)[:, :4] - made.canvas.frames[:, :4]
+        squared = (luma.square() * (made.canvas.weights[:4] > 0)).sum((1, 2, 3)) / (32 * 24)
+    assert quality.frames["y"] == pytest.approx([10 * math.log10(255**2 / float(value)) for value in squared], abs=1e-3)
+
+
+def test_full_is_the_published_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+    small = clips.open_clip("synthetic:pan", (32, 24), (0, 3))
+    monkeypatch.setattr(tokens, "read_clip", lambda name, options: read.append((name, options)) or small)
+    options = argparse.Namespace(full=True, frames=None, clips=["folder/bunny.mp4"], bpp=None)
+    (source,) = tokens.sources(options)
+    ((name, reading),) = read
+    assert name == "folder/bunny.mp4" and source.name == "bunny.mp4 in RGB"
+    assert (reading.crop, reading.pix_fmt, reading.frames, reading.scale) == ((1280, 640), "rgb24", (0, 132), None)
+    sizes = tokens.targets(tokens.PARTS["ablation"], options)
+    assert list(sizes) == ["0.35 M", "0.75 M", "1.5 M", "3 M"]
+    for wanted, parameters in zip(sizes.values(), (0.35e6, 0.75e6, 1.5e6, 3e6), strict=True):
+        assert wanted.size * 8 * target.SHARE / parameters == pytest.approx(target.USUAL_BITS)
+    with pytest.raises(SystemExit):
+        tokens.main(["forms", "synthetic:pan", "--full", "--scale", "32x24"])
+
+
+def test_a_record_names_the_clips_by_their_folder_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVC_CLIPS", "/somewhere/clips/")
+    options = argparse.Namespace(device="cpu", threads=1)
+    text = tokens.record(options, ["norm", "/somewhere/clips/bunny.mp4", "--seeds", "1"])
+    assert "    python bench/tokens.py norm $NVC_CLIPS/bunny.mp4 --seeds 1\n" in text and "commit" in text
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared, so that what two parts have in common runs once."""
+    return tmp_path_factory.mktemp("tokens") / "o.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("part", "fits", "names"),
+    [
+        ("ablation", 5, ("| pooled, with pool |", "| added, without pool |")),
+        ("codebook", 8, ("| 1024 codes of 8 |", "| 128 codes of 64 |")),
+        ("forms", 9, ("| added, residual tokens |", "| paper |", "| pooled, scalars |")),
+        ("usage", 5, ("| pooled, without pool |",)),
+        ("norm", 2, ("| InstanceNorm |", "dB beside affine")),
+    ],
+)
+def test_every_part_of_tokens_runs_and_resumes(
+    part: str,
+    fits: int,
+    names: tuple[str, ...],
+    journal: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = [part, *TINY, "--bpp", "12", "--seeds", "1", "--json", str(journal)]
+    tokens.main(arguments)
+    first = capsys.readouterr().out
+    for run in ("encoded", "fitted_in_float"):
+        monkeypatch.setattr(tokens, run, lambda *_: pytest.fail("ran again"))
+    tokens.main(arguments)
+    assert capsys.readouterr().out == first and all(name in first for name in names)
+    assert first.count("| 12 bpp |") == fits and "not run" not in first
+
+
 # ---- the scripts
 
 
@@ -270,7 +451,7 @@ def test_a_turn_is_within_its_phase(phase: str) -> None:
     fit_speed.turns(fitted, phase)()
     network: Network = fitted.network
     assert all(layer.quantise_weights == (phase != "float") for layer in network.convolutions())
-    assert (fitted.table is None) == (phase == "float") and len(looked) == (0 if phase == "float" else fit_speed.TURN // 10)
+    assert (not fitted.tables) == (phase == "float") and len(looked) == (0 if phase == "float" else fit_speed.TURN // 10)
     bounds = {"float": (0, CONFIG.quantise_at), "rounded": (CONFIG.full_rate_at, CONFIG.hard_at), "hard": (CONFIG.hard_at, 1)}
     first = fit_speed.first_step(phase, fitted.steps)
     assert bounds[phase][0] * fitted.steps < first < first + fit_speed.TURN < bounds[phase][1] * fitted.steps

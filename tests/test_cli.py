@@ -40,6 +40,7 @@ from nvc.codec import encode as encoder
 from nvc.codec.config import PRESETS, FitConfig
 from nvc.codec.decode import Decoder, verify
 from nvc.codec.layers import ACTIVATIONS
+from nvc.codec.metrics import ms_ssim
 from nvc.codec.video import read_clip
 
 FFV1 = ("-c:v", "ffv1")
@@ -147,7 +148,7 @@ def samples(data: bytes) -> bytes:
 
 FLAGS = {
     "encode": "--model --preset --bpp --bitrate --size --frames --scale --crop --pix-fmt --segment --device --threads --seed "
-    "-y --json -q -v --fps --target-psnr --prune --activation",
+    "-y --json -q -v --fps --target-psnr --prune --activation --tune",
     "decode": "--frames --device --threads --batch -y -q -v",
     "info": "--json",
     "verify": "",
@@ -166,6 +167,7 @@ def test_the_choices_are_those_that_scripts_use() -> None:
     assert "hnerv" in choices["model"]
     assert set(choices["pix_fmt"]) == {"yuv420p", "rgb24"}
     assert set(choices["activation"]) == set(ACTIVATIONS)
+    assert tuple(choices["tune"]) == ("psnr", "ssim")
 
 
 def test_all_flags_of_encode_work_together(run: Run, source: Path, tmp_path: Path) -> None:
@@ -289,6 +291,34 @@ def test_rgb_is_measured_as_rgb(run: Run, source: Path, tmp_path: Path) -> None:
     assert list(answer["psnr"]) == ["rgb"]  # type: ignore[call-overload]
 
 
+def test_tuned_for_ssim_encode_also_says_ms_ssim(run: Run, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.nvc"
+    answer = run("encode", source, target, "--tune", "ssim", "--json", "--segment", 2).json
+    decoded = np.stack([frame[0] for frame in planes(target.read_bytes())])
+    expected = float(ms_ssim(decoded, read_clip(str(source)).planes[0]).mean())
+    assert answer["ms_ssim_y"] == pytest.approx(expected, abs=1e-6)
+    assert run("verify", target, "--json").json["frames"] == 5
+    assert run("info", target, "--json").json["metadata"]["tune"] == "ssim"  # type: ignore[index]
+    line = run("encode", source, target, "--tune", "ssim", "--segment", 2, "-y").out.decode()
+    assert f", MS-SSIM y {expected:.4f}, " in line
+    rgb = run("encode", source, target, "--tune", "ssim", "--pix-fmt", "rgb24", "--frames", "0:1", "-y", "--json").json
+    assert 0 <= float(rgb["ms_ssim_rgb"]) < 1 and "ms_ssim_y" not in rgb  # type: ignore[arg-type]
+
+
+def test_a_picture_under_the_window_of_ssim_can_be_tuned_for_it_all_the_same(run: Run, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.nvc"
+    answer = run("encode", source, target, "--tune", "ssim", "--scale", "16x10", "--json").json
+    assert not any("ssim" in name for name in answer)
+    assert run("verify", target, "--json").json["frames"] == 5
+
+
+def test_tuned_for_psnr_nothing_speaks_of_ssim(run: Run, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.nvc"
+    answers = [run("encode", source, target, "-y", *more) for more in ((), ("--tune", "psnr"))]
+    assert not any(b"SSIM" in answer.out for answer in answers)
+    assert "tune" not in run("info", target, "--json").json["metadata"]  # type: ignore[operator]
+
+
 def test_without_json_encode_says_size_and_quality_on_one_line(run: Run, source: Path, tmp_path: Path) -> None:
     answer = run("encode", source, tmp_path / "out.nvc")
     (line,) = answer.out.decode().splitlines()
@@ -310,6 +340,7 @@ def test_quiet_leaves_stderr_empty(run: Run, source: Path, file: Path, tmp_path:
 def test_info_answers_with_the_promised_fields_and_sections_add_up(run: Run, file: Path) -> None:
     answer = run("info", file, "--json").json
     named = {"bytes", "bpp", "frames", "width", "height", "fps", "model", "parameters", "bits_per_weight", "macs_per_pixel"}
+    named |= {"tokens", "bits_per_token", "codebook_rows", "codebook_levels", "codebook_usage", "perplexity"}
     assert set(answer) == {*named, "bits_per_embedding", "segments", "sections", "pix_fmt", "metadata", "programs"}
     sections = answer["sections"]
     assert isinstance(sections, dict)

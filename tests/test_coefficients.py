@@ -82,6 +82,21 @@ def test_each_section_holds_its_kinds_in_the_order_of_their_numbers(small: tuple
         assert all(np.array_equal(a, tensors[n]) for a, n in zip(read, members, strict=True))
 
 
+@pytest.mark.parametrize("levels", [5, 64, 4096])
+def test_codes_that_a_segment_does_not_use_are_in_none_of_its_sections(levels: int) -> None:
+    """The program's codebook may have room for any number of codes; a segment that uses four pays for four."""
+    generator = np.random.default_rng(0)
+    tokens, book = generator.integers(0, 4, (6, 3, 2)), np.zeros((levels, 5), dtype=np.int64)
+    book[:4] = generator.integers(1, 128, (4, 5))
+    tokens[0, 0, 0] = 3
+    analysis = analysed([2, 0, 1, 3, 2, levels, 5, 0])
+    sections = write_sections(analysis, [tokens, book], 6)
+    tight = write_sections(analysed([2, 0, 1, 3, 2, 4, 5, 0]), [tokens, book[:4]], 6)
+    assert sections == tight
+    read = read_sections(analysis, segment_of(analysis, [tokens, book], 6))
+    assert np.array_equal(read[0], tokens) and np.array_equal(read[1], book)
+
+
 def test_the_digest_is_of_all_integers_in_order_as_64_bits() -> None:
     tensors = [np.array([[1, -2], [3, 4]]), np.array([5]), np.array([(1 << 32) - 1])]
     words = struct.pack("<6q", 1, -2, 3, 4, 5, (1 << 32) - 1)

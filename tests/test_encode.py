@@ -395,13 +395,14 @@ def float_twin(network: hnerv.Network, codes: torch.Tensor) -> torch.Tensor:
     return x * 255
 
 
-def test_the_integer_decoder_is_as_good_as_the_float_network_it_came_from() -> None:
+def both_qualities(seed: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Of a fit: as the decoder shows it, and as its float network would."""
     source = clip(32, 24, 4)
-    plan, fit = a_fit(source, Target(bpp=4.0), FitConfig(passes=1, min_steps=300))
-    codes = fit.run(lambda _: None)
+    plan, fit = a_fit(source, Target(bpp=4.0), FitConfig(passes=1, min_steps=300), seed)
+    numbers = fit.run(lambda _: None)
     assert isinstance(fit.network, hnerv.Network)
-    integer = Interpreter(plan.analysis, emitted(fit.network, codes), 4, 4, CPU).render(0, 4)
-    canvas = float_twin(fit.network, codes).round().clamp(0, 255).to(torch.uint8)
+    integer = Interpreter(plan.analysis, emitted(fit.network, numbers), 4, 4, CPU).render(0, 4)
+    canvas = float_twin(fit.network, torch.from_numpy(numbers[0][0])).round().clamp(0, 255).to(torch.uint8)
     luma = canvas[:, :4].reshape(4, 2, 2, *canvas.shape[2:]).permute(0, 3, 1, 4, 2).reshape(4, *(2 * s for s in canvas.shape[2:]))
     real = tuple(
         plane[:, : wanted.shape[1], : wanted.shape[2]].numpy()
@@ -409,10 +410,18 @@ def test_the_integer_decoder_is_as_good_as_the_float_network_it_came_from() -> N
     )
     ours = Quality.of(source.planes, integer, rgb=False).as_dict()
     floats = Quality.of(source.planes, real, rgb=False).as_dict()  # type: ignore[arg-type]
-    assert ours["yuv611"] > 29  # a fit so poor that rounding would not show proves nothing
-    assert ours["yuv611"] > floats["yuv611"] - 0.05
-    for name, value in ours.items():  # 48 samples of chroma a frame leave room for chance
-        assert value > floats[name] - 0.2, name
+    return ours, floats
+
+
+def test_the_integer_decoder_is_as_good_as_the_float_networks_it_came_from() -> None:
+    lost = []
+    for seed in range(3):  # of pictures so small, one fit may lose 0.02 dB or 0.05 by chance
+        ours, floats = both_qualities(seed)
+        assert ours["yuv611"] > 29  # a fit so poor that rounding would not show proves nothing
+        lost.append(floats["yuv611"] - ours["yuv611"])
+        for name, value in ours.items():  # 48 samples of chroma a frame leave room for chance
+            assert value > floats[name] - 0.2, name
+    assert sum(lost) / 3 < 0.05
 
 
 def test_progress_is_told_for_every_segment() -> None:

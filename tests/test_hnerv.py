@@ -20,7 +20,7 @@ from nvc.bitstream.program import Builder, Op
 from nvc.bitstream.tensors import Kind
 from nvc.codec import layers
 from nvc.codec.config import Design
-from nvc.codec.geometry import Picture, plan_grid
+from nvc.codec.geometry import Picture
 from nvc.codec.models import FAMILIES, hnerv
 from nvc.conformance import reference
 
@@ -50,7 +50,7 @@ def codes_of(made: hnerv.Network, frames: int) -> NDArray[np.int64]:
 
 def emitted(made: hnerv.Network, codes: NDArray[np.int64] | None) -> Builder:
     builder = Builder("hnerv")
-    made.emit(builder, codes)
+    made.emit(builder, None if codes is None else [[codes]])
     return builder
 
 
@@ -71,7 +71,7 @@ def test_a_plan_never_has_more_parameters_than_asked_for_and_one_wider_would(ask
         assert config == smallest
         return
     assert hnerv.decoder_parameters(config) <= asked
-    wider = hnerv._config(picture, config.grid, config.widths[0] + 1, config.design)
+    wider = hnerv.configure(picture, config.widths[0] + 1, config.design)
     assert config.widths[0] == hnerv.LARGEST or hnerv.decoder_parameters(wider) > asked
 
 
@@ -108,7 +108,7 @@ def test_blocks_and_widths_are_those_of_the_paper() -> None:
 
 def test_no_block_is_narrower_than_the_floor_unless_the_first_is() -> None:
     for width in (4, 8, 20, 24, 200):
-        config = hnerv._config(YUV, plan_grid(*YUV.canvas), width, hnerv.DEFAULT)
+        config = hnerv.configure(YUV, width)
         assert min(config.widths[1:]) >= min(hnerv.FLOOR, max(hnerv.SMALLEST, width // 2))
         assert list(config.widths[1:]) == sorted(config.widths[1:], reverse=True)
 
@@ -133,7 +133,7 @@ def test_the_training_forward_is_the_emitted_program_run_by_the_reference(header
     analysis = analyse(builder.program(), Limits())
     check_picture(analysis, header, Limits())
     prove(analysis, builder.tensors)
-    trained = made(torch.from_numpy(codes).float()).detach().numpy()
+    trained = made([torch.from_numpy(codes).float()]).detach().numpy()
     assert len(np.unique(trained)) > 5  # not all clamped
     for t in range(2):
         planes = reference.render(rows_of(builder.program()), builder.tensors, t, 2)
@@ -152,15 +152,15 @@ def test_the_training_forward_is_the_emitted_program_run_by_the_reference(header
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_band_of_rows_is_that_of_the_whole_canvas_and_so_is_its_gradient(header: Header, skip: bool) -> None:
     made = network(header, 12_000, Design(skip=skip), seed=4)
-    codes = torch.from_numpy(codes_of(made, 2)).float()
+    codes = [torch.from_numpy(codes_of(made, 2)).float()]
     whole, height = made(codes), made.grid.size[0]
     for first in range(0, height, made.band):
         for last in range(first + made.band, height + 1, made.band):
-            assert torch.equal(made(codes, (first, last)), whole[:, :, first:last]), (first, last)
+            assert torch.equal(made(codes, rows=(first, last)), whole[:, :, first:last]), (first, last)
     weights = [layer.weight for layer in made.convolutions()]
     rows = (made.band, 2 * made.band)
     pull = torch.randn(whole[:, :, rows[0] : rows[1]].shape, generator=torch.Generator().manual_seed(0))
-    found = torch.autograd.grad(made(codes, rows), weights, pull)
+    found = torch.autograd.grad(made(codes, rows=rows), weights, pull)
     expected = torch.autograd.grad(whole[:, :, rows[0] : rows[1]], weights, pull)
     for one, other in zip(found, expected, strict=True):
         assert (one - other).abs().max() <= 1e-4 * other.abs().max()
@@ -173,7 +173,7 @@ def test_a_band_computes_little_more_than_itself() -> None:
     last = made.blocks[-1]
     assert isinstance(last, layers.QuantConv)
     last.requantiser.register_forward_hook(lambda _, __, out: seen.append(out.shape[2]))
-    made(torch.from_numpy(codes_of(made, 1)).float(), (4 * made.band, 8 * made.band))
+    made([torch.from_numpy(codes_of(made, 1)).float()], rows=(4 * made.band, 8 * made.band))
     assert seen == [6]
 
 

@@ -23,6 +23,7 @@ from nvc.bitstream.program import Builder, Op, Program
 from nvc.codec import layers, quant, resample, steps
 from nvc.codec.geometry import Picture
 from nvc.codec.interpreter import Interpreter
+from nvc.codec.latents import Embedding
 from nvc.conformance import reference
 
 CPU = torch.device("cpu")
@@ -488,7 +489,7 @@ def test_shuffle_is_that_of_the_reference(sh: int, sw: int, channels: int, seed:
 
 
 def test_embeddings_are_scaled_per_channel_then_clamped_then_rounded() -> None:
-    embedding = layers.Embedding(2)
+    embedding = Embedding((2, 1, 3))
     with torch.no_grad():
         embedding.log_gain.copy_(torch.tensor([1.0, 16.0]).log().reshape(2, 1, 1))
     real = torch.tensor([[[[0.5, 1.5, -9999.0]], [[0.2, 9999.0, -0.2]]]])

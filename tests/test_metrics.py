@@ -1,4 +1,4 @@
-"""nvc.codec.metrics: exact sums, the cap, and agreement with ffmpeg's own psnr filter."""
+"""nvc.codec.metrics: exact sums, the cap, and agreement with ffmpeg's psnr filter and the formulas and programs of MS-SSIM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvc.codec.metrics import IDENTICAL_DB, Quality, plane_mse, psnr
+from nvc.codec.metrics import IDENTICAL_DB, Quality, ms_ssim, plane_mse, psnr
 from nvc.codec.video import Clip, ReadOptions, read_clip
 
 
@@ -100,3 +100,99 @@ def test_clips_of_different_lengths_cannot_be_compared() -> None:
     for pair in ((3, 2), (0, 0)):
         with pytest.raises(ValueError, match="frames"):
             Quality.of(planes(pair[0]), planes(pair[1]), rgb=True)
+
+
+# ---- MS-SSIM
+
+
+def _windows(plane: np.ndarray) -> np.ndarray:
+    """Weighted mean of every 11 x 11 window, in the words of the paper: w = exp(-r^2 / (2 1.5^2)), normalised to sum 1."""
+    y, x = np.mgrid[-5:6, -5:6]
+    window = np.exp(-(x**2 + y**2) / (2 * 1.5**2))
+    return np.einsum("hwij,ij->hw", np.lib.stride_tricks.sliding_window_view(plane, (11, 11)), window / window.sum())
+
+
+def _twin(a: np.ndarray, b: np.ndarray) -> float:
+    """MS-SSIM of two planes by the formulas of the paper; an odd side is mirrored before it is halved."""
+    weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
+    a, b, terms = a.astype(float), b.astype(float), []
+    while min(a.shape) >= 11 and len(terms) < 5:
+        mean_a, mean_b = _windows(a), _windows(b)
+        covariance = _windows(a * b) - mean_a * mean_b
+        variances = _windows(a * a) - mean_a**2 + _windows(b * b) - mean_b**2
+        contrast = (2 * covariance + 7.65**2) / (variances + 7.65**2)
+        luminance = (2 * mean_a * mean_b + 2.55**2) / (mean_a**2 + mean_b**2 + 2.55**2)
+        terms.append((max(contrast.mean(), 0), max((luminance * contrast).mean(), 0)))
+        a, b = (np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2)), mode="symmetric") for x in (a, b))
+        a, b = ((x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4 for x in (a, b))
+    used = np.array(weights[: len(terms)]) / (sum(weights[: len(terms)]) if len(terms) < 5 else 1)  # five sum to 1.0001
+    values = [contrast for contrast, _ in terms[:-1]] + [terms[-1][1]]
+    return float(np.prod(np.array(values) ** used))
+
+
+@pytest.mark.parametrize("size", [(11, 11), (20, 11), (21, 30), (24, 33), (45, 90), (161, 163)])
+def test_ms_ssim_is_that_of_the_paper_at_any_size(size: tuple[int, int]) -> None:
+    generator = np.random.default_rng(size)
+    a = generator.integers(0, 256, (2, *size)).astype(np.uint8)
+    b = np.clip(a + generator.normal(0, [[[20]], [[70]]], a.shape), 0, 255).astype(np.uint8)
+    expected = [_twin(x, y) for x, y in zip(a, b, strict=True)]
+    assert ms_ssim(a, b) == pytest.approx(expected, abs=1e-9)
+    assert ms_ssim(b, a) == pytest.approx(expected, abs=1e-9)
+    assert expected[1] < expected[0] < 0.999
+
+
+def test_ms_ssim_is_that_of_pytorch_msssim(make_video: Callable[..., Path]) -> None:
+    import torch
+    from pytorch_msssim import ms_ssim as theirs
+
+    planes = []
+    for name, filters in (("a.mkv", ""), ("b.mkv", ",gblur=2,noise=alls=20:allf=t")):
+        source = make_video(name, "testsrc2=s=192x176:r=25" + filters, 3, "-c:v", "ffv1", "-pix_fmt", "yuv420p")
+        planes.append(read_clip(str(source)).planes[0])
+    a, b = (torch.from_numpy(plane.astype(np.float64))[:, None] for plane in planes)
+    found = ms_ssim(*planes)
+    assert found.shape == (3,) and (found < 0.98).all()
+    assert found == pytest.approx(theirs(a, b, size_average=False).numpy(), abs=1e-5)
+
+
+def test_ms_ssim_of_identical_and_of_opposite_planes() -> None:
+    plane = np.random.default_rng(2).integers(0, 256, (2, 40, 30), np.uint8)
+    assert ms_ssim(plane, plane).tolist() == [1, 1]
+    assert ms_ssim(np.zeros_like(plane), np.zeros_like(plane)).tolist() == [1, 1]
+    assert ms_ssim(plane, 255 - plane).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("shapes", [((1, 10, 40), (1, 10, 40)), ((1, 40, 10), (1, 40, 10)), ((2, 20, 20), (1, 20, 20))])
+def test_planes_without_ms_ssim_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match="planes of"):
+        ms_ssim(*(np.zeros(shape, np.uint8) for shape in shapes))
+
+
+def _noisy(rgb: bool) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    generator = np.random.default_rng(4)
+    shapes = [(3, 22, 26)] * 3 if rgb else [(3, 22, 26), (3, 11, 13), (3, 11, 13)]
+    a = tuple(generator.integers(0, 200, shape).astype(np.uint8) for shape in shapes)
+    return a, tuple(plane + generator.integers(0, 10 + 20 * n, plane.shape).astype(np.uint8) for n, plane in enumerate(a))
+
+
+def test_quality_has_ms_ssim_of_luma_or_of_all_three_rgb_planes_when_asked() -> None:
+    a, b = _noisy(rgb=False)
+    assert Quality.of(a, b, rgb=False).similarity_as_dict() == {}
+    luma = Quality.of(a, b, rgb=False, similarity=True)
+    assert luma.similarity_as_dict() == {"ms_ssim_y": round(float(ms_ssim(a[0], b[0]).mean()), 6)}
+    assert luma.as_dict() == Quality.of(a, b, rgb=False).as_dict()
+    a, b = _noisy(rgb=True)
+    mean = np.mean([ms_ssim(x, y) for x, y in zip(a, b, strict=True)])
+    assert Quality.of(a, b, rgb=True, similarity=True).similarity_as_dict() == {"ms_ssim_rgb": round(float(mean), 6)}
+
+
+def test_quality_of_pictures_under_the_window_has_no_ms_ssim() -> None:
+    planes = tuple(np.zeros((2, side, 16), np.uint8) for side in (10, 5, 5))
+    assert Quality.of(planes, planes, rgb=False, similarity=True).similarity_as_dict() == {}
+
+
+def test_joined_ms_ssim_equals_that_of_the_whole() -> None:
+    a, b = _noisy(rgb=False)
+    cuts = [tuple(tuple(plane[cut] for plane in clip) for clip in (a, b)) for cut in (slice(1), slice(1, 3))]
+    joined = Quality.join([Quality.of(*cut, rgb=False, similarity=True) for cut in cuts])
+    assert joined.similarity_as_dict() == Quality.of(a, b, rgb=False, similarity=True).similarity_as_dict() != {}

@@ -10,6 +10,7 @@ from nvc.codec import precision
 from nvc.codec.config import FitConfig
 from nvc.codec.fit import Fit
 from nvc.codec.interpreter import Interpreter
+from nvc.codec.latents import Numbers
 from nvc.codec.layers import LINEAR, QuantConv
 from nvc.codec.precision import LEAST_INPUTS, half_is_fast, set_half
 from nvc.codec.target import Target
@@ -62,19 +63,19 @@ def test_a_fit_is_half_until_hard_at_and_ends_as_the_decoder(monkeypatch: pytest
         step_of(number)
 
     fit._step = step  # type: ignore[method-assign]
-    codes = fit.run(lambda _: None)
+    numbers = fit.run(lambda _: None)
     hard = int(fit.config.hard_at * fit.steps)
     assert [all(half) for half in halves] == [number < hard for number in range(fit.steps)]
     assert not any(any(half) for half in halves[hard:])
-    assert same_as_decoded(plan, fit, codes)
+    assert same_as_decoded(plan, fit, numbers)
 
 
 @torch.no_grad()
-def same_as_decoded(plan, fit: Fit, codes: torch.Tensor) -> bool:  # type: ignore[no-untyped-def]
+def same_as_decoded(plan, fit: Fit, numbers: list[list[Numbers]]) -> bool:  # type: ignore[no-untyped-def]
     """Whether the network, as the fit left it, makes the luma that the decoder makes."""
-    canvas = fit.network(codes)
+    canvas = fit.network([torch.from_numpy(numbers[0][0]).float()])
     n, _, h, w = canvas.shape
     luma = canvas[:, :4].reshape(n, 2, 2, h, w).permute(0, 3, 1, 4, 2).reshape(n, 2 * h, 2 * w)
-    decoded = Interpreter(plan.analysis, emitted(fit.network, codes), n, n, CPU).render(0, n)[0]
+    decoded = Interpreter(plan.analysis, emitted(fit.network, numbers), n, n, CPU).render(0, n)[0]
     height, width = decoded.shape[1:]
     return torch.equal(luma[:, :height, :width], torch.from_numpy(decoded).float())

@@ -101,10 +101,10 @@ def test_falls_in_a_row_halve_every_time_and_keep_the_good_state(bad: float) -> 
 def outcome(fit: Fit) -> tuple[list[str], Progress]:
     """Run the fit and decode what it made; its notes and the last progress."""
     told: list[Progress] = []
-    codes = fit.run(told.append)
-    assert torch.isfinite(codes).all()
+    numbers = fit.run(told.append)
+    assert all(torch.isfinite(table).all() for table in fit.tables)
     assert all(torch.isfinite(p).all() for layer in fit.convolutions for p in (layer.weight, layer.bias, layer.log_step))
-    tensors = emitted(fit.network, codes)
+    tensors = emitted(fit.network, numbers)
     prove(PLAN.analysis, tensors)
     Interpreter(PLAN.analysis, tensors, fit.frames, 2, torch.device("cpu")).render(0, 2)
     return [progress.note for progress in told if progress.note], told[-1]
@@ -136,8 +136,7 @@ def undisturbed() -> float:
 
 def poison(where: str) -> Callable[[Fit, torch.Tensor], None]:
     def put(fit: Fit, value: torch.Tensor) -> None:
-        tensor = fit.table if where == "table" else getattr(fit.convolutions[1], where)
-        assert tensor is not None
+        tensor = fit.tables[0] if where == "table" else getattr(fit.convolutions[1], where)
         with torch.no_grad():
             tensor[(0,) * tensor.dim()] = value
 

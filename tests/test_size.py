@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from nvc.bitstream.tensors import Kind, TensorSpec, coded_bits
 from nvc.codec.activations import ACTIVATIONS
+from nvc.codec.latents import Embedding
 from nvc.codec.layers import QuantConv
-from nvc.codec.size import EMBEDDINGS, WEIGHTS, Size
+from nvc.codec.size import Size
 
 Values = NDArray[np.float64]
 
@@ -28,6 +29,13 @@ def layer_with(codes: Values) -> QuantConv:
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(codes).float() * layer.step())
     return layer
+
+
+def as_codes(values: Values) -> tuple[Embedding, torch.Tensor]:
+    """An embedding whose codes are its real latents (T, C, h, w), which are `values`."""
+    embedding = Embedding((values.shape[1], values.shape[2], values.shape[3]))
+    torch.nn.init.zeros_(embedding.log_gain)
+    return embedding, torch.from_numpy(values).float()
 
 
 def written(layer: QuantConv, codes: Values) -> tuple[float, float]:
@@ -58,14 +66,15 @@ def test_sections_are_predicted_within_one_percent(weights: str, embeddings: str
     generator = np.random.default_rng(1)
     real, codes = WEIGHT_CASES[weights](generator), EMBEDDING_CASES[embeddings](generator)
     layer = layer_with(real)
-    size = Size([layer])
-    size.calibrate(torch.from_numpy(codes).float())
+    embedding, table = as_codes(codes)
+    size = Size([layer], [embedding])
+    size.calibrate([table])
     with torch.no_grad():  # as a few hundred steps of a fit do
         layer.weight.add_(torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(2)) * 0.1 * layer.step())
     expected_weights, expected_codes = written(layer, codes)
     assert min(expected_weights, expected_codes) > 8 * 3000
-    alone = float(size.bits(None).detach())
-    both = float(size.bits(torch.from_numpy(codes).float()).detach())
+    alone = float(size.bits([]).detach())
+    both = float(size.bits([table]).detach())
     assert alone == pytest.approx(expected_weights, rel=0.01)
     assert both - alone == pytest.approx(expected_codes, rel=0.01)
 
@@ -73,10 +82,11 @@ def test_sections_are_predicted_within_one_percent(weights: str, embeddings: str
 def test_the_prediction_keeps_its_gradient() -> None:
     generator = np.random.default_rng(3)
     layer = layer_with(generator.laplace(0, 3, (200, 60, 1, 1)))
-    size = Size([layer])
-    codes = torch.from_numpy(generator.laplace(0, 4, (60, 16, 2, 4))).float().requires_grad_()
-    size.calibrate(codes.detach())
-    size.bits(codes).backward()
+    embedding, codes = as_codes(generator.laplace(0, 4, (60, 16, 2, 4)))
+    codes.requires_grad_()
+    size = Size([layer], [embedding])
+    size.calibrate([codes.detach()])
+    size.bits([codes]).backward()
     assert codes.grad is not None and layer.weight.grad is not None
     assert (codes.grad * codes.detach().sign()).mean() > 0
     assert (layer.weight.grad * layer.weight.detach().sign()).mean() > 0
@@ -84,6 +94,6 @@ def test_the_prediction_keeps_its_gradient() -> None:
 
 def test_numbers_that_are_none_leave_the_factors_alone() -> None:
     layer = layer_with(np.ones((4, 4, 1, 1)))
-    size = Size([layer])
-    size.calibrate(torch.full((2, 1, 1, 1), float("nan")))
-    assert size.factors == {WEIGHTS: 1.0, EMBEDDINGS: 1.0}
+    size = Size([layer], [Embedding((1, 1, 1))])
+    size.calibrate([torch.full((2, 1, 1, 1), float("nan"))])
+    assert (size.weights_factor, size.factors) == (1.0, [1.0])

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvc.bitstream import coders, tensors
-from nvc.bitstream.cdf import AdaptiveTable, flat
+from nvc.bitstream import coders
 from nvc.bitstream.errors import BitstreamError, InvalidError
 from nvc.bitstream.rangecoder import (
     CodeLength,
@@ -52,6 +51,8 @@ def items(draw: st.DrawFn) -> Item:
     codes = np.clip(np.rint(values / step), np.ceil(least / step), most // step).astype(np.int64) * step
     if kind in (Kind.EMBEDDING, Kind.TOKENS) and draw(st.booleans()):
         codes[1:] = np.where(generator.random(shape)[1:] < 0.8, codes[:1], codes[1:])
+    if kind is Kind.CODEBOOK:
+        codes[draw(st.integers(0, shape[0])) :] = 0
     return spec, codes
 
 
@@ -210,7 +211,6 @@ def sequence(values: list[int], bound: int, mode: Any) -> Any:
 
 
 def test_values_beyond_the_range_are_refused() -> None:
-    assert refused(TensorSpec(Kind.CODEBOOK, (1, 1)), sequence([128], 128, coders.Constant(128))) == "invalid.tensor_range"
     assert refused(TensorSpec(Kind.WEIGHT, (1,) * 4), sequence([-128], 127, coders.Constant(-128))) == "invalid.tensor_range"
     two = TensorSpec(Kind.CONSTANT, (1, 1, 2))
     assert refused(two, sequence([2048, 0], 2048, coders.Laplace(20, 0))) == "invalid.tensor_range"
@@ -250,19 +250,60 @@ def test_a_bias_may_keep_zero_bits_beyond_the_largest_shift() -> None:
     assert_same([(spec, values)], read_tensors([spec], write_tensors([(spec, values)])))
 
 
-def test_a_new_token_equal_to_the_one_before_is_refused() -> None:
+@st.composite
+def codebooks(draw: st.DrawFn) -> Integers:
+    """A codebook (K, D) whose last row is not all zeros, which others may be."""
+    shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 9)))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
+    values = np.clip(np.rint(generator.laplace(0, draw(st.sampled_from([0.3, 3.0, 30.0, 300.0])), shape)), -128, 127)
+    values[generator.random(shape[0]) < draw(st.sampled_from([0.0, 0.5, 1.0]))] = 0
+    values[-1, draw(st.integers(0, shape[1] - 1))] = draw(st.sampled_from([-128, -1, 1, 127]))
+    return values.astype(np.int64)
+
+
+@given(codebooks(), st.integers(0, 60))
+@settings(deadline=None, max_examples=100)
+def test_rows_of_a_codebook_that_are_not_used_cost_nothing(rows: Integers, unused: int) -> None:
+    tight, wide = (TensorSpec(Kind.CODEBOOK, (len(rows) + more, rows.shape[1])) for more in (0, unused))
+    values = np.concatenate([rows, np.zeros((unused, rows.shape[1]), np.int64)])
+    payload = write_tensors([(wide, values)])
+    assert payload == write_tensors([(tight, rows)])
+    assert_same([(wide, values)], read_tensors([wide], payload))
+
+
+def test_a_codebook_without_any_row_is_one_number() -> None:
+    for levels in (1, 4096):
+        spec = TensorSpec(Kind.CODEBOOK, (levels, 256))
+        values = np.zeros(spec.shape, np.int64)
+        assert write_tensors([(spec, values)]) == section(lambda writer: coders.put_unsigned(writer, 0))
+        assert coded_bits(spec, values) == pytest.approx(5)
+        assert_same([(spec, values)], read_tensors([spec], write_tensors([(spec, values)])))
+
+
+@pytest.mark.parametrize("rows", [4, 5, 1 << 31, (1 << 32) - 2])
+def test_a_codebook_of_more_rows_than_levels_is_refused(rows: int) -> None:
     def write(writer: RangeEncoder) -> None:
-        coders.write_adaptive(writer, np.array([1], np.int32), AdaptiveTable(flat(2), tensors.FLAG_MASS))
-        writer.put_bits(0, 2)
-        coders.write_adaptive(writer, np.array([3, 3], np.int32), AdaptiveTable(flat(8), 8))
+        coders.put_unsigned(writer, rows)
+        coders.write_sequence(writer, np.full(rows * 2 if rows < 6 else 6, 7), 128, coders.Constant(7))
 
-    assert refused(TensorSpec(Kind.TOKENS, (2, 1, 1), 8), write) == "invalid.tensor_token"
+    assert refused(TensorSpec(Kind.CODEBOOK, (3, 2)), write) == "invalid.tensor_codebook"
 
 
-def test_tokens_that_stay_cost_almost_nothing() -> None:
-    generator = np.random.default_rng(0)
-    still = np.repeat(generator.integers(0, 256, (1, 8, 8)), 100, axis=0)
-    assert coded_bits(TensorSpec(Kind.TOKENS, still.shape, 256), still) < 64 * 9 + 99 * 64 * 0.01
+@pytest.mark.parametrize("rows", [[[0, 0]], [[1, 2], [0, 0]]])
+def test_a_codebook_whose_last_row_is_zeros_is_refused(rows: list[list[int]]) -> None:
+    def write(writer: RangeEncoder) -> None:
+        coders.put_unsigned(writer, len(rows))
+        coders.write_sequence(writer, np.ravel(rows), 128, coders.Laplace(20, 0))
+
+    assert refused(TensorSpec(Kind.CODEBOOK, (3, 2)), write) == "invalid.tensor_codebook"
+
+
+def test_rows_of_a_codebook_beyond_the_range_are_refused() -> None:
+    def write(writer: RangeEncoder) -> None:
+        coders.put_unsigned(writer, 1)
+        coders.write_sequence(writer, np.array([128]), 128, coders.Constant(128))
+
+    assert refused(TensorSpec(Kind.CODEBOOK, (1, 1)), write) == "invalid.tensor_range"
 
 
 def test_embeddings_use_the_previous_frame_and_separate_channels_where_that_pays() -> None:

@@ -2,6 +2,6 @@
 
 from types import ModuleType
 
-from . import hnerv
+from . import hnerv, vqnerv
 
-FAMILIES: dict[str, ModuleType] = {"hnerv": hnerv}
+FAMILIES: dict[str, ModuleType] = {"hnerv": hnerv, "vqnerv": vqnerv}

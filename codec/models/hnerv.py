@@ -13,20 +13,23 @@ Differences from the paper, each because the decoder is defined in integers or b
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nvc.bitstream.program import Builder, Op
+from nvc.bitstream.program import Builder
 
 from .. import layers, network
 from ..config import Design
 from ..geometry import Grid, Picture, plan_grid
+from ..latents import Embedding, Numbers
+from .convnext import Encoder
 
 REDUCTION = 1.2
 FLOOR = 12  # no block is narrower, unless the first one is under twice that
-ENCODER_WIDTH = 64
 DEFAULT = Design()
 SMALLEST, LARGEST = 4, 1024  # widths of the first block
 
@@ -44,17 +47,18 @@ class Config:
 
 def plan(picture: Picture, parameters: int, design: Design = DEFAULT) -> Config:
     """The widest network of at most `parameters` decoder weights and biases; the narrowest there is, if that has more."""
-    grid = plan_grid(*picture.canvas)
-    best = _config(picture, grid, SMALLEST, design)
+    best = configure(picture, SMALLEST, design)
     for width in range(SMALLEST, LARGEST + 1):
-        config = _config(picture, grid, width, design)
+        config = configure(picture, width, design)
         if decoder_parameters(config) > parameters:
             break
         best = config
     return best
 
 
-def _config(picture: Picture, grid: Grid, width: int, design: Design) -> Config:
+def configure(picture: Picture, width: int, design: Design = DEFAULT) -> Config:
+    """The network whose first block is `width` channels wide."""
+    grid = plan_grid(*picture.canvas)
     floor = min(FLOOR, max(SMALLEST, width // 2))
     widths = [width]
     for _ in grid.strides:
@@ -87,8 +91,8 @@ class Network(network.Network):
         strides, widths, design = config.grid.strides, config.widths, config.design
         activation = layers.ACTIVATIONS[design.activation]
         inner, steps = activation.range, design.channel_steps
-        self.encoder = Encoder(config)
-        self.embedding = layers.Embedding(config.embedding_channels)
+        self.encoder = Encoder(config.picture.channels, config.embedding_channels, strides)
+        self.latents = nn.ModuleList([Embedding((config.embedding_channels, *config.grid.embedding))])
         self.stem = layers.QuantConv((config.embedding_channels, widths[0]), 1, activation, self.embedding.source, steps)
         branch = layers.LINEAR if design.skip else activation
         self.blocks = nn.ModuleList(
@@ -103,20 +107,47 @@ class Network(network.Network):
         with torch.no_grad():
             self.head.weight.mul_(0.1)  # starts near mid-grey, inside the clamp, where gradients flow
             self.head.bias.fill_(0.5)
-            self.head.log_step.add_(float(torch.log(torch.tensor(0.1))))
+            self.head.log_step.add_(math.log(0.1))
 
     @property
     def band(self) -> int:
         """The vertical stride of the last block."""
         return self.config.grid.strides[-1][0] if self.blocks else 1
 
-    def forward(self, codes: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
+    def encode(self, canvas: Tensor) -> Tensor:
+        """Canvases (N, C, H, W) in 0..1 to real embeddings (N, 16, h, w)."""
+        out: Tensor = self.encoder(canvas)
+        return out
+
+    def encoders(self) -> Iterator[nn.Module]:
+        """The parts that are not transmitted."""
+        yield self.encoder
+
+    def forward(self, codes: Sequence[Tensor], before: Tensor | None = None, rows: tuple[int, int] | None = None) -> Tensor:
         """Embedding codes (N, 16, h, w) to canvases (N, C, H, W) of samples 0..255, or to `rows` of them."""
-        x: Tensor = self.stem(codes)
-        whole = rows is None or rows == (0, self.grid.size[0])
-        for i in range(len(self.blocks) if whole else len(self.blocks) - 1):
+        return self.tail(self.advance(self.stem(codes[0]), 0, self.last), rows)
+
+    @property
+    def last(self) -> int:
+        """The number of the last block."""
+        return max(len(self.blocks) - 1, 0)
+
+    def readers(self, block: int) -> Iterator[layers.QuantConv]:
+        """The layers that read the input of a block: those of the block, or the head where there is none."""
+        parts = [*self.blocks[block : block + 1], *self.skips[block : block + 1]] or [self.head]
+        return (layer for part in parts for layer in network.convolutions(part))
+
+    def advance(self, x: Tensor, first: int, last: int) -> Tensor:
+        """What blocks first .. last - 1 make of x."""
+        for i in range(first, last):
             x = self._block(i, x)
-        out: Tensor = self.head(x) if whole or rows is None else self._band(x, rows)
+        return x
+
+    def tail(self, x: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
+        """The last block and the head."""
+        if rows is not None and rows != (0, self.grid.size[0]):
+            return self._band(x, rows)
+        out: Tensor = self.head(self._block(self.last, x) if self.blocks else x)
         return out
 
     def _block(self, i: int, x: Tensor) -> Tensor:
@@ -139,7 +170,7 @@ class Network(network.Network):
 
     def _last_block(self, x: Tensor, first: int, last: int) -> Tensor:
         """Rows first..last - 1 of what the last block makes of its input x."""
-        i = len(self.blocks) - 1
+        i = self.last
         stride, cells = self.band, x.shape[2]
         top, bottom = first // stride, -(-last // stride)
         halo = kernel(i) // 2
@@ -152,74 +183,29 @@ class Network(network.Network):
         out: Tensor = self.skips[i](x[:, :, above:below], branch, (first - above * stride, last - above * stride))
         return out
 
-    def emit(self, builder: Builder, codes: object) -> None:
-        """Append the decoder to a program; `codes` is the parameter tensor of the embeddings (T, 16, h, w)."""
-        h, w = self.config.grid.embedding
-        x = builder.add(Op.EMBEDDING, builder.parameter(codes), self.config.embedding_channels, h, w, 0, 1)
-        x = self.stem.emit(builder, x)
-        for i, (block, strides) in enumerate(zip(self.blocks, self.config.grid.strides, strict=True)):
-            assert isinstance(block, layers.QuantConv)
-            branch = layers.emit_shuffle(builder, block.emit(builder, x), strides)
-            if self.skips:
-                skip = self.skips[i]
-                assert isinstance(skip, layers.Skip)
-                branch = skip.emit(builder, x, branch)
-            x = branch
+    def emit(self, builder: Builder, numbers: Sequence[list[Numbers]] | None) -> None:
+        """Append the decoder to a program; `numbers` are those of each latent, or None where the shape alone matters."""
+        (codes,) = self.embedding.emit(builder, numbers[0] if numbers else None)
+        self.emit_tail(builder, self.emit_advance(builder, self.stem.emit(builder, codes), 0, self.last))
+
+    def emit_advance(self, builder: Builder, x: int, first: int, last: int) -> int:
+        """Append `advance`."""
+        for i in range(first, last):
+            x = self._emit_block(builder, i, x)
+        return x
+
+    def emit_tail(self, builder: Builder, x: int) -> None:
+        """Append `tail`, and the output."""
+        if self.blocks:
+            x = self._emit_block(builder, self.last, x)
         layers.emit_picture(builder, self.head.emit(builder, x), self.config.picture)
 
-
-class Encoder(nn.Module):
-    """One strided convolution and one ConvNeXt block a stage (Liu et al. 2022); 64 channels, 16 at the end. Never transmitted."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        stages: list[nn.Module] = []
-        inputs = config.picture.channels
-        strides = config.grid.strides or ((1, 1),)
-        for i, stride in enumerate(strides):
-            outputs = config.embedding_channels if i == len(strides) - 1 else ENCODER_WIDTH
-            if i:
-                stages.append(_Norm(inputs))
-            stages.append(nn.Conv2d(inputs, outputs, stride, stride))
-            if not i:
-                stages.append(_Norm(outputs))
-            stages.append(_ConvNeXt(outputs))
-            inputs = outputs
-        self.stages = nn.Sequential(*stages)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.stages(x)
-        return out
-
-
-class _Norm(nn.Module):
-    """LayerNorm over channels at each position."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = self.norm(x.permute(0, 2, 3, 1))
-        return normed.permute(0, 3, 1, 2)
-
-
-class _ConvNeXt(nn.Module):
-    """7x7 depthwise, norm, expand by four, GELU, contract, layer scale 1e-6, residual."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.expand = nn.Linear(width, 4 * width)
-        self.contract = nn.Linear(4 * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 1e-6))
-        for layer in (self.depthwise, self.expand, self.contract):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))  # (N, H, W, C)
-        y = self.contract(nn.functional.gelu(self.expand(y))) * self.scale
-        branch: Tensor = y.permute(0, 3, 1, 2)
-        return x + branch
+    def _emit_block(self, builder: Builder, i: int, x: int) -> int:
+        block = self.blocks[i]
+        assert isinstance(block, layers.QuantConv)
+        branch = layers.emit_shuffle(builder, block.emit(builder, x), self.config.grid.strides[i])
+        if not self.skips:
+            return branch
+        skip = self.skips[i]
+        assert isinstance(skip, layers.Skip)
+        return skip.emit(builder, x, branch)
