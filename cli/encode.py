@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nvc.codec.config import MODELS, PRESETS, TUNES, Design
+from nvc.codec.config import BLOCKS, MODELS, PRESETS, TUNES, Design, Tokens
 
 from . import options
 from .progress import ProgressLine
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 @click.option(
     "--activation", type=click.Choice(["hswish", "relu", "gelu", "sine"]), default="hswish", show_default=True
 )
+@click.option("--block", type=click.Choice(BLOCKS), help=f"Of vqnerv: where its tokens go [default: {Tokens.block}].")
+@click.option(
+    "--codebook", type=options.Codebook(), help=f"Of vqnerv: codes and their size [default: {Tokens.levels}x{Tokens.dimension}]."
+)
 @click.option(
     "--prune", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of the weights to set to zero, e.g. 0.1."
 )
@@ -69,6 +73,7 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
         raise UsageError("output", "-: an .nvc file is written to a name, not to standard output")
     if outputs.same_file(source, output):
         raise OutputError("same", f"{output}: is the input; choose another name")
+    tokens = _tokens(given["model"], given["block"], given["codebook"])
     target = Target(given["bpp"], given["bitrate"], given["size"], given["target_psnr"])
     outputs.check_file(output, given["overwrite"])
     options.set_threads(given["threads"])
@@ -79,7 +84,7 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     progress.detail(f"{len(clip.pts)} frames of {clip.header.width}x{clip.header.height}, {options.machine(device)}")
     for note in clip.notes:
         progress.note(note)
-    design = Design(activation=given["activation"])
+    design = Design(activation=given["activation"], tokens=tokens)
     chosen = EncodeOptions(
         given["model"], given["preset"], target, given["segment"], given["seed"], design, given["prune"], given["tune"]
     )
@@ -96,6 +101,18 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
         )
 
 
+def _tokens(model: str, block: str | None, codebook: tuple[int, int] | None) -> Tokens:
+    """The tokens that were asked for; UsageError where the model has none."""
+    from nvc.bitstream.errors import UsageError
+
+    given = {"--block": block, "--codebook": codebook}
+    for option, value in given.items():
+        if value is not None and model != "vqnerv":
+            raise UsageError("model", f"{option}: {model} has no tokens; add --model vqnerv")
+    levels, dimension = codebook or (Tokens.levels, Tokens.dimension)
+    return Tokens(block or Tokens.block, levels, dimension)
+
+
 def _show(progress: ProgressLine, state: SegmentProgress) -> None:
     done = (state.number + state.fit.step / state.fit.steps) / state.segments
     fits = state.attempt * state.segments + state.number
@@ -103,10 +120,13 @@ def _show(progress: ProgressLine, state: SegmentProgress) -> None:
     segment = f"segment {state.number + 1}/{state.segments}  " if state.segments > 1 else ""
     if state.fit.note:
         progress.note(segment + state.fit.note)
+    codes = ""
+    if state.fit.usage is not None and state.fit.perplexity is not None:
+        codes = f"codes used {state.fit.usage:.0%}, perplexity {state.fit.perplexity:.1f}  "
     attempt = f"fit {state.attempt + 1}  " if state.attempt else ""
     progress.show(
         f"encode  {attempt}{segment}step {state.fit.step}/{state.fit.steps}  {state.fit.psnr:.2f} dB  {state.bpp:.3f} bpp  "
-        f"{speed:.1f} steps/s  {progress.left((state.attempt + done) / (state.attempt + 1))} left",
+        f"{codes}{speed:.1f} steps/s  {progress.left((state.attempt + done) / (state.attempt + 1))} left",
         final=done >= 1,
     )
 

@@ -49,6 +49,20 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in the ne
         return int(width), int(height)
 
 
+class Codebook(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+    """`KxD`: K codes of D numbers, as many as a file may have (SPEC 8.4)."""
+
+    name = "KxD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        levels, _, dimension = str(value).lower().partition("x")
+        if not (levels.isdecimal() and dimension.isdecimal() and 2 <= int(levels) <= 4096 and 1 <= int(dimension) <= 256):
+            self.fail(f"{value!r} is no codebook; write KxD, 2 to 4096 codes of 1 to 256 numbers, for example 128x8", param, ctx)
+        return int(levels), int(dimension)
+
+
 class Amount(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
     """A number with the suffixes ffmpeg users know: 300k, 1.5M."""
 

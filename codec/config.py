@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 VERSION = "0.1.0"
 MODELS = ("hnerv", "vqnerv")
+BLOCKS = ("added", "pooled", "paper")
 TUNES = ("psnr", "ssim")  # what a fit minimises (distortion.py)
 
 
@@ -14,7 +15,7 @@ class Tokens:
     """What vqnerv adds to a decoder."""
 
     block: str = "added"
-    """pooled, paper or added (models/vqnerv.py)."""
+    """One of BLOCKS (models/vqnerv.py)."""
     levels: int = 128
     """Entries of a codebook."""
     dimension: int = 8

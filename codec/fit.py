@@ -89,7 +89,8 @@ class Fit:
     def run(self, report: Callable[[Progress], None]) -> list[list[Numbers]]:
         """Fit, and return the numbers of each latent."""
         check_every = max(self.steps // CHECKS, LEAST_CHECK)
-        ends = (self.quantise_step, self.prune_step, self.steps)  # what a phase ends with is what the next one may go back to
+        # what a phase ends with is what the next one may go back to
+        ends = (self.quantise_step, self.prune_step, self.hard_step, self.steps)
         for step in range(self.steps):
             self._enter(step)
             self._step(step)
@@ -161,7 +162,8 @@ class Fit:
         return out
 
     def _freeze(self) -> None:
-        for latent, table in zip(self.latents, self.tables, strict=True):
+        """Let free latents make their last choices."""
+        for latent, table in zip(self.latents, self.tables, strict=bool(self.tables)):
             for parameter in latent.freeze(table):
                 self.optimiser.add(parameter)
 
