@@ -16,7 +16,7 @@ def curvature(distortion: Callable[[Tensor], float], codes: Tensor, generator: t
 
     The slope cancels, so this holds for any distortion, and exactly where it is quadratic. 0 where codes are all alike.
     """
-    change = torch.randn(codes.shape, generator=generator).to(codes.device) * (REACH * codes.std())
+    change = torch.randn(codes.shape, generator=generator).to(codes.device) * (REACH * codes.std(correction=0))
     length = float(change.square().sum()) / len(codes)
     if not length > 0:
         return 0.0

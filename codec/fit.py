@@ -42,7 +42,7 @@ NUDGE = 0.1  # of the error of the size is taken back by the steps at every look
 
 @dataclass(frozen=True)
 class Progress:
-    """What a fit tells now and then: `psnr` is of the 6:1:1 distortion, `bits` of weights, biases and embeddings together.
+    """What a fit tells now and then: `psnr` is of the 6:1:1 distortion, `bits` of weights, biases and latents together.
 
     `usage` and `perplexity` are of the codes of a codebook (Latent.usage), None without one. `note` is empty, or a line that
     should stay.

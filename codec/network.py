@@ -59,6 +59,10 @@ class Network(nn.Module):
     def encoders(self) -> Iterator[nn.Module]:
         """The parts that are not transmitted."""
 
+    def token_encoders(self) -> Iterator[nn.Module]:
+        """Those of `encoders` that find tokens."""
+        return iter(())
+
     def convolutions(self) -> Iterator[QuantConv]:
         """The layers that are transmitted."""
         return convolutions(self)

@@ -35,8 +35,11 @@ class Optimiser:
         taken = {id(kernel) for kernel in self.kernels}
         rest = [(name, p) for name, p in network.named_parameters() if id(p) not in taken and p.requires_grad]
         steps = [p for name, p in rest if name.endswith(("log_step", "log_gain"))]
-        others = [p for name, p in rest if not name.endswith(("log_step", "log_gain"))]
-        self.adam = torch.optim.Adam([{"params": others}, {"params": steps}], lr=config.lr, betas=BETAS, fused=True)
+        slow = [p for encoder in network.token_encoders() for p in encoder.parameters()]
+        taken |= {id(p) for p in [*steps, *slow]}
+        others = [p for _, p in rest if id(p) not in taken]
+        groups = [{"params": others}, {"params": steps}, {"params": slow}]
+        self.adam = torch.optim.Adam(groups, lr=config.lr, betas=BETAS, fused=True)
         self.muon: torch.optim.Muon | None = None
         if self.matrices:
             self.muon = torch.optim.Muon(
@@ -54,7 +57,8 @@ class Optimiser:
 
     def set_rate(self, factor: float) -> None:
         """Set the learning rates to `factor` times their peaks."""
-        rates = chain((1.0, self.config.step_lr), repeat(self.config.latent_lr))  # in the order of the groups
+        known = (1.0, self.config.step_lr, self.config.token_lr)  # in the order of the groups; what `add` brought comes last
+        rates = chain(known, repeat(self.config.latent_lr))
         for group, relative in zip(self.adam.param_groups, rates, strict=False):
             group["lr"] = self.config.lr * factor * relative
         if self.muon is not None:

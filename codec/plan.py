@@ -63,7 +63,7 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """Frame ranges, the network's shape, its program, and the `bits` that weights, biases and embeddings may take together.
+    """Frame ranges, the network's shape, its program, and the `bits` that weights, biases and latents may take together.
 
     `total_bytes` is the file to aim at, `least_bytes` the smallest that makes sense.
     """
@@ -78,7 +78,7 @@ class Plan:
     side: int
 
     def coded_bits(self, sections: dict[int, bytes]) -> float:
-        """What weights, biases and embeddings take of the `sections` of a segment."""
+        """What weights, biases and latents take of the `sections` of a segment."""
         return 8 * (sum(map(len, sections.values())) - _section_overhead(self.analysis))
 
 
@@ -107,7 +107,7 @@ def plan_encode(clip: Clip, options: EncodeOptions) -> Plan:
 def overhead_bytes(
     clip: Clip, options: EncodeOptions, model: bytes, analysis: Analysis, ranges: list[tuple[int, int]]
 ) -> float:
-    """Bytes of a file that are of neither weights nor biases nor embeddings: a file without those is written and measured."""
+    """Bytes of a file that are of neither weights nor biases nor latents: a file without those is written and measured."""
     file = io.BytesIO()
     writer = Writer(file, clip.header, model, options.metadata)
     sections = {SECTION_OF[parameter.kind]: b"\0" for parameter in analysis.parameters}

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nvc.bitstream.tokens import DENSITY_BITS
+
 from .prices import is_new
 
 LARGEST = 255  # of the tables; rarer and larger codes are priced by the Laplace distribution's tail
@@ -113,7 +115,8 @@ def token_bits(tokens: Tensor) -> Tensor:
     fresh = is_new(tokens)
     flags = torch.bincount(fresh[1:].flatten().long(), minlength=2)
     uses = torch.bincount(tokens[fresh])
-    return _flat_urn(flags, FLAG_MASS) + _flat_urn(uses, len(uses) / 4)
+    masses = [max(len(uses) / 4**density, 1.0) for density in range(1 << DENSITY_BITS)]
+    return _flat_urn(flags, FLAG_MASS) + torch.stack([_flat_urn(uses, mass) for mass in masses]).amin()
 
 
 def _flat_urn(counts: Tensor, mass: float) -> Tensor:

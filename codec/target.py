@@ -65,7 +65,7 @@ class Budget:
     parameters: int
 
     def bits(self, overhead: float) -> float:
-        """What weights, biases and embeddings of all segments may take in a file with `overhead` bytes of everything else."""
+        """What weights, biases and latents of all segments may take in a file with `overhead` bytes of everything else."""
         return max(8 * (AIM * self.total_bytes - overhead), 1.0)
 
 

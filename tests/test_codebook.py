@@ -88,7 +88,7 @@ def test_gradients_pass_straight_through_and_the_commitment_pulls(quantise: bool
     made.commitment(real, codes).backward()  # alone, or it would be lost in the sum
     assert real.grad is not None
     assert real.grad.numpy() == pytest.approx(2 * 0.7 * away / FRAMES, rel=1e-4, abs=1e-6)
-    assert not any(True for _ in made.parameters())  # entries follow; no gradient moves them
+    assert not any(parameter.requires_grad for parameter in made.parameters())  # entries follow; no gradient moves them
 
 
 def test_the_curvature_is_a_calm_mean_that_is_never_negative_and_outlives_a_fit_that_fell() -> None:
@@ -238,6 +238,27 @@ def test_at_a_huge_price_a_still_map_stays_and_at_none_tokens_are_the_nearest(pr
     made.count(0.1)
     made(table[4][None], torch.tensor([4]))
     assert np.array_equal(made.tokens[4].flatten().numpy(), nearest(rows(table[4][None]), entries))
+
+
+def test_a_frozen_codebook_has_the_tokens_of_its_last_entries_and_learns_those_by_gradients() -> None:
+    table = reals(9, 12)
+    made = settled(table)
+    for _ in range(40):  # entries move on, and the tokens of frame 11 are left behind
+        made(table[:11] + 1.0, torch.arange(11))
+    assert made.freeze(table) == [made.entries]
+    scaled = made.codes().detach().double().numpy()
+    assert np.array_equal(made.tokens.flatten().numpy(), nearest(rows(table), scaled / 32))
+    tokens = made.tokens.clone()
+    index, g = torch.tensor([5, 2, 7]), torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(1))
+    real = (table[index] + 100).requires_grad_()
+    codes = made(real, index)
+    assert torch.equal(made.tokens, tokens) and made.commitment(real, codes) is None
+    assert np.array_equal(rows(codes), scaled[tokens[index].flatten().numpy()])
+    (g * codes).sum().backward()
+    expected = np.zeros((LEVELS, 3))
+    np.add.at(expected, tokens[index].flatten().numpy(), 32 * rows(g))
+    assert real.grad is None and made.entries.grad is not None
+    assert made.entries.grad.numpy() == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
 # ---- what is sent

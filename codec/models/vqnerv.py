@@ -20,6 +20,7 @@ from nvc.bitstream.program import Builder
 
 from .. import layers
 from ..activations import HIGH, LOW
+from ..codebook import Codebook
 from ..config import Design
 from ..geometry import Picture
 from ..latents import Numbers
@@ -102,6 +103,10 @@ class Network(hnerv.Network):
         """The parts that are not transmitted."""
         yield self.encoder
         yield from (block.encoder for block in self._details())
+
+    def token_encoders(self) -> Iterator[nn.Module]:
+        """Those of `encoders` that find tokens, not scalars."""
+        return (block.encoder for block in self._details() if isinstance(block.latent, Codebook))
 
     def _details(self) -> Iterator[Block]:
         for block in self.details:
