@@ -30,7 +30,7 @@ from nvc.codec.video import Clip
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))  # scripts, not a package
 clips, jobs, ablations, published = (importlib.import_module(name) for name in ("clips", "jobs", "ablations", "published"))
 fit_speed, rd_gain, targets = (importlib.import_module(name) for name in ("fit_speed", "rd_gain", "targets"))
-tokens, token_tables = (importlib.import_module(name) for name in ("tokens", "token_tables"))
+tokens, token_tables, gates = (importlib.import_module(name) for name in ("tokens", "token_tables", "gates"))
 
 CONFIG = FitConfig(passes=1)
 TINY = ("synthetic:pan", "--scale", "32x24", "--frames", "0:3", "--passes", "1")
@@ -417,6 +417,17 @@ def test_rd_gain_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     rd_gain.main([*TINY, "--bpp", "6,7,9,12", "--parameters", "2000"])
     out = capsys.readouterr().out
     assert out.count("| nvc |") == 4 and "MISSING" not in out and "| mean over 1 | tuned | PSNR-Y |" in out
+
+
+def test_gates_compares_two_forms_and_puts_the_tables_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = [getattr(owner, name) for owner, name, _ in gates.PIECEWISE]
+    arguments = [*TINY, "--bpp", "8", "--seeds", "2", "--json", str(tmp_path / "o.jsonl")]
+    gates.main(arguments)
+    assert "± " in capsys.readouterr().out
+    assert [getattr(owner, name) for owner, name, _ in gates.PIECEWISE] == before
+    results = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    tables, straight = ([e["result"]["psnr_611"] for e in results if e["key"]["piecewise"] is form] for form in (False, True))
+    assert len(tables) == len(straight) == 2 and tables != straight
 
 
 def test_ablations_run_the_default_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ def samples(data: bytes) -> bytes:
 
 FLAGS = {
     "encode": "--model --preset --bpp --bitrate --size --frames --scale --crop --pix-fmt --segment --device --threads --seed "
-    "-y --json -q -v --fps --target-psnr --prune --activation --tune",
+    "-y --json -q -v --fps --target-psnr --prune --activation --tune --block --codebook",
     "decode": "--frames --device --threads --batch -y -q -v",
     "info": "--json",
     "verify": "",
@@ -164,7 +164,8 @@ def test_every_flag_that_scripts_use_is_there(command: str) -> None:
 def test_the_choices_are_those_that_scripts_use() -> None:
     choices = {option.name: getattr(option.type, "choices", ()) for option in nvc.commands["encode"].params}
     assert tuple(choices["preset"]) == ("draft", "fast", "medium", "slow", "veryslow")
-    assert "hnerv" in choices["model"]
+    assert {"hnerv", "vqnerv"} <= set(choices["model"])
+    assert set(choices["block"]) == {"added", "pooled", "paper"}
     assert set(choices["pix_fmt"]) == {"yuv420p", "rgb24"}
     assert set(choices["activation"]) == set(ACTIVATIONS)
     assert tuple(choices["tune"]) == ("psnr", "ssim")
@@ -226,6 +227,41 @@ def test_the_progress_of_a_psnr_counts_the_fits(run: Run, source: Path, tmp_path
     lines = run("encode", source, tmp_path / "o.nvc", "--target-psnr", 90).err.splitlines()
     assert re.match(r"encode  step 8/8 .* left$", [line for line in lines if "fit " not in line and "step" in line][-1])
     assert any(re.match(r"encode  fit 2  step 8/8 ", line) for line in lines)
+
+
+@pytest.mark.parametrize("block", ["added", "pooled", "paper"])
+def test_tokens_are_in_the_file_and_shown(block: str, run: Run, source: Path, tmp_path: Path) -> None:
+    target, frames, alone = tmp_path / "o.nvc", tmp_path / "o.y4m", tmp_path / "alone.y4m"
+    made = run("encode", source, target, "--model", "vqnerv", "--block", block, "--codebook", "16x4", "-v")
+    assert made.code == 0
+    shown = re.search(r" bpp  codes used (\d+)%, perplexity (\d+\.\d)  ", made.err.splitlines()[-1])
+    assert shown
+    info = run("info", target, "--json").json
+    assert (info["model"], info["codebook_levels"]) == ("vqnerv", 16)
+    assert info["sections"]["tokens"] > 0 and info["sections"]["codebook"] > 0  # type: ignore[index]
+    assert float(shown[1]) == pytest.approx(100 * info["codebook_usage"], abs=0.5)  # type: ignore[operator]
+    assert float(shown[2]) == pytest.approx(info["perplexity"], abs=0.05)
+    assert f"{info['codebook_rows']} of 16 codes used" in run("info", target).out.decode()
+    assert run("verify", target, "--json").json["frames"] == 5
+    run("decode", target, frames)
+    run("decode", target, alone, "--frames", "3:4")
+    whole, single = frames.read_bytes(), alone.read_bytes()
+    size = len(single) - single.index(b"FRAME")
+    assert single[-size:] == whole[-2 * size : -size]
+
+
+@pytest.mark.parametrize("option", [("--block", "paper"), ("--codebook", "64x8")])
+def test_options_of_tokens_are_refused_where_there_are_none(
+    option: tuple[str, str], refuse: Callable[..., str], source: Path, tmp_path: Path
+) -> None:
+    line = refuse(2, "usage.model", "encode", source, tmp_path / "o.nvc", *option)
+    assert option[0] in line and "--model vqnerv" in line
+
+
+@pytest.mark.parametrize("size", ["1x8", "4097x8", "64x0", "64x257", "64", "x", "-2x8", "64x8x2"])
+def test_a_codebook_that_no_file_can_have_is_refused(size: str, refuse: Callable[..., str], source: Path, tmp_path: Path) -> None:
+    line = refuse(2, "usage", "encode", source, tmp_path / "o.nvc", "--model", "vqnerv", "--codebook", size)
+    assert "128x8" in line
 
 
 @pytest.mark.parametrize(("activation", "function"), [("relu", 0), ("hswish", 2), ("gelu", 3), ("sine", 4)])  # SPEC 8.5
