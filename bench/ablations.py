@@ -65,8 +65,9 @@ def _timing(quantise: float, full: float) -> Variant:
 
 
 def _adam(lr: float) -> Variant:
-    step = BASE.lr * BASE.step_lr  # the learned steps keep the learning rate they have with Muon
-    return Variant(f"adam, lr {lr:g}", {"optimiser": "adam", "lr": lr, "step_lr": step / lr})
+    # learned steps and latents keep the learning rates they have with Muon
+    others = {name: BASE.lr * getattr(BASE, name) / lr for name in ("step_lr", "latent_lr")}
+    return Variant(f"adam, lr {lr:g}", {"optimiser": "adam", "lr": lr, **others})
 
 
 QUESTIONS: dict[str, tuple[Variant, ...]] = {
@@ -92,6 +93,7 @@ QUESTIONS: dict[str, tuple[Variant, ...]] = {
     "matrix_lr": tuple(Variant(f"matrix lr {lr:g}", {"matrix_lr": lr}) for lr in (1e-2, 2e-2, 3e-2, 5e-2)),
     "weight_decay": tuple(Variant(f"weight decay {decay:g}", {"weight_decay": decay}) for decay in (0.0, 0.05, 0.1, 0.2)),
     "momentum": tuple(Variant(f"momentum {momentum:g}", {"momentum": momentum}) for momentum in (0.7, 0.85, 0.95)),
+    "latent_lr": tuple(Variant(f"latents at {share:g} of the learning rate", {"latent_lr": share}) for share in (1.0, 3.0, 10.0)),
     "rate_every": tuple(Variant(f"rate every {k} steps", constants={"RATE_EVERY": k}) for k in (1, 4, 8)),
 }
 

@@ -95,13 +95,17 @@ class Fit:
             self._enter(step)
             self._step(step)
             due = (step + 1) % check_every == 0 or step + 1 in ends
-            if due and self.recovery.check(self.squared):
+            if due and self.recovery.check(self._distortion()):
                 lost = f"the fit diverged at step {step + 1}; back to its last good state with {self.recovery.rate:g} of the rate"
                 report(self._progress(step, lost))
             elif step % REPORT_EVERY == 0 or step == self.steps - 1:
                 report(self._progress(step))
         self._project()
         return [latent.numbers(table) for latent, table in zip(self.latents, self.tables, strict=True)]
+
+    def _distortion(self) -> float:
+        """The running squared error; no number where a latent is none, which no batch may have shown yet."""
+        return self.squared if all(bool(table.isfinite().all()) for table in self.tables) else math.nan
 
     def _progress(self, step: int, note: str = "") -> Progress:
         psnr = 10 * math.log10(255**2 / max(self.squared, 1e-9))
