@@ -58,7 +58,7 @@ class Progress:
 
 
 class Fit:
-    """One fit: the network, its optimiser and, once the encoder is gone, its embeddings."""
+    """One fit: the network, its optimiser and, once the encoders are gone, its latents."""
 
     def __init__(
         self, network: Network, canvas: Canvas, config: FitConfig, budget_bits: float, seed: int, tune: str = "psnr"
@@ -259,7 +259,7 @@ class Fit:
 
     @torch.no_grad()
     def bits(self) -> float:
-        """Predicted bits of weights, biases and, once they are free, embeddings as they would be written now."""
+        """Predicted bits of weights, biases and, once they are free, latents as they would be written now."""
         return float(self._bits())
 
     def _project(self) -> None:

@@ -27,7 +27,7 @@ from nvc.bitstream.program import Builder, Op
 from nvc.bitstream.tensors import Kind, coded_bits
 from nvc.codec.activations import EXP, SIGMOID, TANH, Requantiser
 from nvc.codec.codebook import Codebook
-from nvc.codec.config import Design, FitConfig, Tokens
+from nvc.codec.config import BLOCKS, MODELS, Design, FitConfig, Tokens
 from nvc.codec.decode import Decoder
 from nvc.codec.encode import EncodeOptions, plan_encode
 from nvc.codec.geometry import Picture
@@ -291,8 +291,9 @@ def test_every_block_is_encoded_from_features_of_its_own_place() -> None:
     assert [tuple(real.shape[1:]) for real in found] == [latent.shape for latent in list(made.latents)[1:]]
 
 
-def test_the_family_is_registered() -> None:
-    assert FAMILIES["vqnerv"] is vqnerv
+def test_the_family_is_registered_and_its_blocks_are_those_that_can_be_asked_for() -> None:
+    assert FAMILIES["vqnerv"] is vqnerv and set(FAMILIES) == set(MODELS)
+    assert set(vqnerv.BLOCKS) == set(BLOCKS) and Tokens().block in BLOCKS
 
 
 # ---- encoding

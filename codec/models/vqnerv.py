@@ -34,8 +34,6 @@ from .vq_pooled import Pooled
 BLOCKS: dict[str, type[Pooled | Paper | Added]] = {"pooled": Pooled, "paper": Paper, "added": Added}
 PIXELS_PER_TOKEN = 80 * 80  # 8 x 16 tokens at 640 x 1280, as in the published log
 LEAST_AREA = 32  # positions of a map, or small pictures would have but a few
-
-
 HOME = {"pooled": hnerv.LARGEST, "paper": hnerv.LARGEST, "added": 1}  # after so many blocks, if there are more
 
 
