@@ -51,7 +51,6 @@ TOKENS = {
     "two at one place": Tokens("added", 16, 4, ((1, 8), (1, 40))),
     "paper, then paper": Tokens("paper", 16, 4, ((0, 0), (1, 0))),
 }
-BLOCKS = ("pooled", "paper", "added")
 
 
 @pytest.fixture(autouse=True)
