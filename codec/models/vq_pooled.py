@@ -26,27 +26,39 @@ from .vq_block import Block, emit_enlarge, emit_fit_size, enlarge, fit_size, mak
 WIDTH = 64
 
 
-class Pooled(Block):
-    """For features (N, `channels`, *`size`), from shallow ones of `shallow` channels, at any resolution."""
+class PooledMap(Block):
+    """A block whose latents are pooled from shallow features of `shallow` channels, at any resolution, for features of `size`."""
+
+    def __init__(self, size: tuple[int, int], shallow: int, tokens: Tokens, area: int) -> None:
+        super().__init__()
+        self.size = size
+        self.map, self.factors = plan_map(size, area)
+        self.latent = make_latent(tokens, self.map)
+        self.encoder = _Encoder(shallow, tokens.dimension, self.map, self.factors[0])
+
+    def encode(self, shallow: Tensor, x: Tensor | None, before: Tensor | None) -> Tensor:
+        out: Tensor = self.encoder(shallow)
+        return out
+
+    def emit_fit(self, builder: Builder, enlarged: int) -> int:
+        """Append `fit_size` for the whole map, enlarged by both factors."""
+        (h, w), ((a, b), (c, d)) = self.map, self.factors
+        return emit_fit_size(builder, enlarged, (h * a * c, w * b * d), self.size)
+
+
+class Pooled(PooledMap):
+    """For features (N, `channels`, *`size`)."""
 
     linear = False
 
     def __init__(
         self, channels: int, size: tuple[int, int], shallow: int, tokens: Tokens, area: int, activation: Activation
     ) -> None:
-        super().__init__()
-        self.size = size
-        self.map, self.factors = plan_map(size, area)
-        self.latent = make_latent(tokens, self.map)
-        self.encoder = PooledEncoder(shallow, tokens.dimension, self.map, self.factors[0])
+        super().__init__(size, shallow, tokens, area)
         d, gain = tokens.dimension, layers.UNIT_GAIN
         self.first = layers.QuantConv((d, d), 3, activation, self.latent.source, gain=gain)
         self.second = layers.QuantConv((d, d), 3, layers.LINEAR, activation.range, gain=gain)
         self.merge = layers.QuantConv((channels + d, channels), 3, activation, Range())
-
-    def encode(self, shallow: Tensor, x: Tensor | None, before: Tensor | None) -> Tensor:
-        out: Tensor = self.encoder(shallow)
-        return out
 
     def forward(self, x: Tensor, before: Tensor | None, codes: Tensor) -> Tensor:
         y = self.second(enlarge(self.first(enlarge(codes, self.factors[0])), self.factors[1]))
@@ -57,12 +69,11 @@ class Pooled(Block):
         (y,) = self.latent.emit(builder, numbers)
         y = self.first.emit(builder, emit_enlarge(builder, y, self.factors[0]))
         y = self.second.emit(builder, emit_enlarge(builder, y, self.factors[1]))
-        (h, w), ((a, b), (c, d)) = self.map, self.factors
-        y = emit_fit_size(builder, y, (h * a * c, w * b * d), self.size)
+        y = self.emit_fit(builder, y)
         return self.merge.emit(builder, builder.add(Op.CONCATENATE, x, y))
 
 
-class PooledEncoder(nn.Module):
+class _Encoder(nn.Module):
     """Shallow features (N, C, H, W) to (N, D, h, w), by two pooled stages whose sizes are those of the way back."""
 
     def __init__(self, channels: int, outputs: int, size: tuple[int, int], factors: tuple[int, int]) -> None:
