@@ -33,6 +33,7 @@ def unpack(data: bytes, name: str = "document") -> Any:
             data,
             raw=False,
             strict_map_key=True,
+            object_pairs_hook=_map,
             max_str_len=STRING_BYTES,
             max_bin_len=0,
             max_array_len=DOCUMENT_ITEMS,
@@ -45,6 +46,14 @@ def unpack(data: bytes, name: str = "document") -> Any:
     if pack(document, name) != data:
         raise InvalidError("not_canonical", f"{name} is well-formed msgpack, but not in the canonical encoding")
     return document
+
+
+def _map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The map of these entries; a key that comes twice would hide a value from every later check."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a map has a key twice")
+    return entries
 
 
 def _check_size(data: bytes, name: str) -> None:

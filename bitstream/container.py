@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from typing import BinaryIO
 
 from . import canonical, packing
@@ -97,9 +98,10 @@ class Writer:
 
 
 class Reader:
-    """Reads a file; `header`, `model` (the MODL payload) and `metadata` at once, segments on request.
+    """Reads a file; `header` and `model` (the MODL payload) at once, `metadata` and segments on request.
 
-    Whatever breaks SPEC is a BitstreamError; what was yielded before it is intact. A pipe can be gone through once.
+    Whatever breaks SPEC is a BitstreamError; what was yielded before it is intact. A pipe can be gone through once. Who checks
+    the programs in `model` does so before he asks for more: errors are then met in the order of SPEC 10.
     """
 
     def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -112,9 +114,30 @@ class Reader:
         _check_limits(self.header, limits)
         self.model = self._required(MODL)
         _check_model(self.model)
-        self._metadata_bytes = 0
-        self.metadata: dict[str, str | int] = self._read_metadata()
-        self._body = self._source.position
+        self._start = self._source.position
+
+    @property
+    def metadata(self) -> dict[str, str | int]:
+        """The entries of the mETa chunk; empty where there is none."""
+        return self._metadata[0]
+
+    @cached_property
+    def _metadata(self) -> tuple[dict[str, str | int], int]:
+        """The metadata and the bytes of its payload; behind it the source stands at the first segment."""
+        self._source.seek(self._start)
+        start = self._source.read(CHUNK_HEADER.size)
+        self._source.unread(start)
+        if not start.startswith(META):
+            return {}, 0
+        payload = self._required(META)
+        document = canonical.unpack(packing.unpack(payload, "metadata", 1, DOCUMENT_BYTES), "metadata")
+        return _check_metadata(document), len(payload)
+
+    @property
+    def _body(self) -> int:
+        """The offset behind the metadata."""
+        size = self._metadata[1]
+        return self._start + (CHUNK_HEADER.size + size if size else 0)
 
     def segments(self, first: int = 0, last: int | None = None) -> Iterator[Segment]:
         """The segments in order; with a range, those that hold any of the frames first..last-1.
@@ -132,8 +155,8 @@ class Reader:
     def accounting(self) -> dict[str, int]:
         """Bytes of the file by purpose (ACCOUNTS), checked like `segments()`; they add up to its size."""
         totals = dict.fromkeys(ACCOUNTS, 0)
-        totals["program"], totals["metadata"] = len(self.model), self._metadata_bytes
-        totals["container"] = self._body - len(self.model) - self._metadata_bytes
+        totals["program"], totals["metadata"] = len(self.model), self._metadata[1]
+        totals["container"] = self._body - totals["program"] - totals["metadata"]
         for chunk, payload, _ in self._verified():
             totals["container"] += CHUNK_HEADER.size
             if chunk.type == SEGM:
@@ -154,16 +177,6 @@ class Reader:
         if chunk is None:
             raise TruncatedError("end", f"the file ends where its {chunk_type.decode()} chunk should be")
         return read_payload(self._source, chunk)
-
-    def _read_metadata(self) -> dict[str, str | int]:
-        start = self._source.read(CHUNK_HEADER.size)
-        self._source.unread(start)
-        if not start.startswith(META):
-            return {}
-        payload = self._required(META)
-        self._metadata_bytes = len(payload)
-        document = canonical.unpack(packing.unpack(payload, "metadata", 1, DOCUMENT_BYTES), "metadata")
-        return _check_metadata(document)
 
     def _walk(self) -> Iterator[Chunk]:
         """The chunks behind the metadata; on a pipe the caller must read or skip each payload."""

@@ -131,12 +131,16 @@ def test_other_types_and_broken_encodings_are_refused(text: str) -> None:
         "dd0000000101",
         "de0001a16101",
         "82a16201a16102",
-        "82a16101a16101",
         "81d9016101",
     ],
 )
-def test_longer_encodings_and_unsorted_or_repeated_keys_are_refused(text: str) -> None:
+def test_longer_encodings_and_unsorted_keys_are_refused(text: str) -> None:
     assert refused(bytes.fromhex(text)) == "invalid.not_canonical"
+
+
+@pytest.mark.parametrize("text", ["82a16101a16101", "82a161c0a16101", "9182a16101d9016102"])
+def test_a_repeated_key_is_refused_before_it_hides_a_value(text: str) -> None:
+    assert refused(bytes.fromhex(text)) == "invalid.document"
 
 
 def test_the_limits_hold_exactly() -> None:

@@ -140,7 +140,7 @@ def raised_codes() -> set[str]:
     codes = {f"{field.refusal.family}.{field.reason}" for element in ELEMENTS for field in element.fields}
     for name in CONTAINER_MODULES:
         for node in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error"):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and hasattr(errors, node.func.id):
                 family, reason = getattr(errors, node.func.id).family, node.args[0]
                 if isinstance(reason, ast.Constant) and isinstance(reason.value, str) and family != errors.UsageError.family:
                     codes.add(f"{family}.{reason.value}")
