@@ -14,7 +14,7 @@ from nvc.bitstream.analysis import analyse
 from nvc.bitstream.constants import Limits
 from nvc.codec.decode import open_device
 from nvc.codec.interpreter import Interpreter
-from nvc.conformance import generate, reference
+from nvc.conformance import generate, ref_operations
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         rows = [[int(op.code), *op.arguments] for op in network.program.operations]
         run = Interpreter(analyse(network.program, Limits()), network.tensors, network.frames, 4, device)
         for t in range(network.frames):
-            expected = reference.render(rows, network.tensors, t, network.frames)
+            expected = ref_operations.render(rows, network.tensors, t, network.frames)
             same = all(np.array_equal(a, b[0]) for a, b in zip(expected, run.render(t, 1), strict=True))
             frames, different = frames + 1, different + (not same)
     print(f"{options.networks} networks, {frames} frames on {device}: {different} differ")

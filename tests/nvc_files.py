@@ -19,7 +19,7 @@ from nvc.bitstream.container import Writer
 from nvc.bitstream.header import Header
 from nvc.bitstream.program import Program, pack_programs
 from nvc.bitstream.segment import Segment
-from nvc.conformance import reference
+from nvc.conformance import ref_operations
 from nvc.conformance.generate import Network, random_network
 
 Integers = NDArray[np.int64]
@@ -113,7 +113,7 @@ def frame_hash(planes: Sequence[Integers]) -> bytes:
 def reference_frames(network: Network) -> list[list[Integers]]:
     """The frames of one segment of a network, each three planes (H, W), by the conformance reference."""
     rows = [[int(op.code), *op.arguments] for op in network.program.operations]
-    return [reference.render(rows, network.tensors, t, network.frames) for t in range(network.frames)]
+    return [ref_operations.render(rows, network.tensors, t, network.frames) for t in range(network.frames)]
 
 
 def program_file(header: Header, programs: Sequence[Program], segments: Sequence[Segment], *, indexed: bool = True) -> bytes:

@@ -13,7 +13,7 @@ from nvc.bitstream.analysis import Analysis, analyse
 from nvc.bitstream.arithmetic import multiplier_code
 from nvc.bitstream.constants import Limits
 from nvc.bitstream.program import Op, Operation, Program, unpack_programs
-from nvc.conformance import reference
+from nvc.conformance import ref_operations
 from nvc.conformance.generate import random_network
 
 Integers = NDArray[np.int64]
@@ -51,11 +51,11 @@ def analysed(*rows: Row) -> Analysis:
 
 def values_of(rows: Sequence[Row], tensors: Sequence[Integers], t: int, frames: int) -> list[Integers]:
     """Every value of frame `t`, (C, H, W) int64, in 64-bit integers whatever the bound of 2^24."""
-    frame = reference.Frame(tensors, t, frames)
+    frame = ref_operations.Frame(tensors, t, frames)
     values: list[Integers] = []
     for code, *arguments in rows:
         if code != Op.OUTPUT:
-            values.append(reference.OPERATIONS[code](frame, values, *arguments))
+            values.append(ref_operations.OPERATIONS[code](frame, values, *arguments))
     return values
 
 

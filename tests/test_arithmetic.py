@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvc.bitstream import arithmetic
-from nvc.conformance import reference
+from nvc.conformance import ref_operations
 
 CODES = np.arange(1 << 16)
 RANGE = range(-2048, 2048)
@@ -72,9 +72,9 @@ def twin(function: int, argument: int, y: int) -> int:
         c = 2**argument
         return round(Fraction(y * min(max(y + c, 0), 2 * c), 2 * c))
     if function == 3:
-        return int(reference.function_table(argument)[y + 2048])
+        return int(ref_operations.function_table(argument)[y + 2048])
     if function == 4:
-        return int(reference.sine_table()[y])
+        return int(ref_operations.sine_table()[y])
     return y
 
 

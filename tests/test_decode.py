@@ -39,7 +39,7 @@ from nvc.bitstream.header import Header
 from nvc.bitstream.program import Builder, Op, Program
 from nvc.bitstream.segment import Segment
 from nvc.codec.decode import Decoder, open_device, verify
-from nvc.conformance import reference
+from nvc.conformance import ref_operations
 from nvc.conformance.generate import random_network
 
 Frame = tuple[int, list[Integers]]  # time stamp and three planes
@@ -270,7 +270,7 @@ def over_the_bound() -> tuple[Program, list[Integers]]:
 def test_a_broken_bound_is_refused_and_would_show() -> None:
     program, tensors = over_the_bound()
     network = replace(random_network(0), program=program, tensors=tensors, frames=1)
-    with pytest.raises(reference.BoundError):
+    with pytest.raises(ref_operations.BoundError):
         reference_frames(network)
     exact = [np.ones((8, 8), np.int64)] * 3  # by construction: the sums differ by one everywhere
     data = program_file(Header(8, 8, 1, frame_count=1), [program], [segment_of(network, 0, frame_hash(exact))])

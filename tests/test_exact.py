@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nvc.codec import exact
-from nvc.conformance import reference
+from nvc.conformance import ref_operations
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +39,9 @@ def twin(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """The same in 64-bit integers by the conformance reference, picture by picture."""
     made = []
     for picture in x.numpy().astype(np.int64):
-        frame = reference.Frame([weight.numpy().astype(np.int64), bias.numpy().astype(np.int64)], 0, 1)
+        frame = ref_operations.Frame([weight.numpy().astype(np.int64), bias.numpy().astype(np.int64)], 0, 1)
         out, _, kh, kw = weight.shape
-        made.append(reference.convolution(frame, [picture], 0, 0, 1, out, kh, kw, groups))
+        made.append(ref_operations.convolution(frame, [picture], 0, 0, 1, out, kh, kw, groups))
     return torch.from_numpy(np.stack(made)).float()
 
 

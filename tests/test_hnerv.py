@@ -22,7 +22,7 @@ from nvc.codec import layers
 from nvc.codec.config import Design
 from nvc.codec.geometry import Picture
 from nvc.codec.models import FAMILIES, hnerv
-from nvc.conformance import reference
+from nvc.conformance import ref_operations
 
 YUV = Picture.of(Header(176, 144, 0))
 
@@ -136,7 +136,7 @@ def test_the_training_forward_is_the_emitted_program_run_by_the_reference(header
     trained = made([torch.from_numpy(codes).float()]).detach().numpy()
     assert len(np.unique(trained)) > 5  # not all clamped
     for t in range(2):
-        planes = reference.render(rows_of(builder.program()), builder.tensors, t, 2)
+        planes = ref_operations.render(rows_of(builder.program()), builder.tensors, t, 2)
         for number, plane in enumerate(planes):
             height, width = plane.shape
             if header.pixel_format == 0 and number == 0:

@@ -24,7 +24,7 @@ from nvc.codec import layers, quant, resample, steps
 from nvc.codec.geometry import Picture
 from nvc.codec.interpreter import Interpreter
 from nvc.codec.latents import Embedding
-from nvc.conformance import reference
+from nvc.conformance import ref_operations
 
 CPU = torch.device("cpu")
 ACTIVATIONS = layers.ACTIVATIONS | {"linear": layers.LINEAR, "pixels": layers.pixels(8)}
@@ -279,7 +279,7 @@ def unrounded(layer: layers.QuantConv, kind: str) -> Function:
         if kind == "hswish":
             return y * np.clip(y + 512, 0, 1024) / 1024
         if kind == "gelu":
-            table = reference.function_table(0).astype(np.float64)
+            table = ref_operations.function_table(0).astype(np.float64)
             return np.interp(np.clip(y, -2048, 2047), np.arange(-2048, 2048), table)
         if kind == "sine":
             return 2047 * np.sin(y * layer.activation.step)
@@ -444,7 +444,7 @@ def test_gradients_of_an_enlargement_are_its_weights(strides: tuple[int, int]) -
 
     def run(at: NDArray[np.float64]) -> float:
         s = max(strides)
-        wide = reference.nearest(None, [reference.bilinear(None, [at[0]], 0, s)], 0, strides[0], s, strides[1], s)  # type: ignore[arg-type, list-item]
+        wide = ref_operations.nearest(None, [ref_operations.bilinear(None, [at[0]], 0, s)], 0, strides[0], s, strides[1], s)  # type: ignore[arg-type, list-item]
         return float((wide * out.numpy()[0]).sum())
 
     expected = differences(run, x.detach().double().numpy(), 1.0)
@@ -484,8 +484,8 @@ def test_rounding_goes_to_even_and_passes_gradients() -> None:
 def test_shuffle_is_that_of_the_reference(sh: int, sw: int, channels: int, seed: int) -> None:
     x = np.random.default_rng(seed).integers(-2048, 2048, (2, sh * sw * channels, 3, 4))
     found = layers.shuffle(torch.from_numpy(x), (sh, sw)).numpy()
-    frame = reference.Frame([], 0, 1)
-    assert np.array_equal(found, np.stack([reference.shuffle(frame, [picture], 0, sh, sw) for picture in x]))
+    frame = ref_operations.Frame([], 0, 1)
+    assert np.array_equal(found, np.stack([ref_operations.shuffle(frame, [picture], 0, sh, sw) for picture in x]))
 
 
 def test_embeddings_are_scaled_per_channel_then_clamped_then_rounded() -> None:
@@ -512,7 +512,7 @@ def test_the_emitted_picture_is_the_canvas_unfolded_and_cropped(size: tuple[int,
     layers.emit_picture(builder, samples, picture)
     check_picture(analyse(builder.program(), Limits()), header, Limits())
     rows: list[Row] = rows_of(builder.program())
-    planes = reference.render(rows, builder.tensors, 0, 1)
+    planes = ref_operations.render(rows, builder.tensors, 0, 1)
     shapes = header.plane_shapes()
     if pixel_format == 1:
         expected = [canvas[i, : shapes[i][0], : shapes[i][1]] for i in range(3)]

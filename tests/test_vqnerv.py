@@ -38,7 +38,7 @@ from nvc.codec.models import FAMILIES, hnerv, vqnerv
 from nvc.codec.models.vq_block import plan_map
 from nvc.codec.plan import overhead_bytes
 from nvc.codec.target import Target
-from nvc.conformance import reference
+from nvc.conformance import ref_operations
 
 CPU = torch.device("cpu")
 TOKENS = {
@@ -149,7 +149,7 @@ def test_the_training_forward_is_the_emitted_program_run_by_reference_and_interp
     for number in range(3):
         assert np.array_equal(whole[number], trained[number])
     for t in (2, 0, 1):  # in any order
-        slow = reference.render(rows, builder.tensors, t, 3)
+        slow = ref_operations.render(rows, builder.tensors, t, 3)
         for number, plane in enumerate(alone.render(t, 1)):
             assert np.array_equal(plane[0], trained[number][t])
             assert np.array_equal(slow[number], trained[number][t])
