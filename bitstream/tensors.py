@@ -47,7 +47,7 @@ class Kind(Enum):
 class TensorSpec:
     """What both sides know of a tensor before it is coded: kind, shape and, for TOKENS alone, levels (2..4096).
 
-    InvalidError where rank or levels do not suit the kind, a dimension is < 1 or there are more than 2^26 values.
+    InvalidError where there are more than 2^26 values; ValueError where rank, dimensions or levels do not suit the kind.
     """
 
     kind: Kind
@@ -56,13 +56,12 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         rule = _RULES[self.kind]
-        if len(self.shape) != rule.rank or min(self.shape) < 1 or prod(self.shape) > MAX_TENSOR_VALUES:
-            raise InvalidError(
-                "tensor_shape",
-                f"a {self.kind.value} tensor of shape {self.shape}: needs rank {rule.rank} and 1..2^26 values",
-            )
+        if len(self.shape) != rule.rank or min(self.shape) < 1:
+            raise ValueError(f"a {self.kind.value} tensor of shape {self.shape}: needs rank {rule.rank}, dimensions of 1 and more")
         if not (2 <= self.levels <= MAX_LEVELS if self.kind is Kind.TOKENS else self.levels == 0):
-            raise InvalidError("tensor_levels", f"a {self.kind.value} tensor of {self.levels} levels (tokens: 2..4096)")
+            raise ValueError(f"a {self.kind.value} tensor of {self.levels} levels (tokens: 2..4096)")
+        if self.count > MAX_TENSOR_VALUES:
+            raise InvalidError("tensor_shape", f"a {self.kind.value} tensor of shape {self.shape} has more than 2^26 values")
 
     @property
     def count(self) -> int:

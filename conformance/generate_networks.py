@@ -1,7 +1,7 @@
 """Seeded random networks over every operation and option: what conformance streams are made of, without any training.
 
-The only file here that may import nvc.bitstream, for it has to write what the product reads. Choices are drawn so that
-every network is legal; magnitudes are tracked as in SPEC 8.1, and sums are pushed up to the 2^24 bound now and then.
+Choices are drawn so that every network is legal; magnitudes are tracked as in SPEC 8.1, and sums are pushed up to the 2^24
+bound now and then.
 """
 
 from __future__ import annotations
