@@ -20,7 +20,8 @@ ERRORS = "10"  # the section of all codes, each of which is a rule too
 SHOWN, WIDTH = 4, 100  # vectors named, characters of a rule's text
 HEADING = """# Which files test which rule of SPEC.md
 
-Written by `python -m nvc.conformance.generate`; a test compares it with the text and the vectors, and fails where a rule has none.
+Written by `python -m nvc.conformance.generate`; a test compares it with the text and the vectors, and fails where a rule has
+none.
 """
 
 # What no file can show, because it is asked of writers, or of how a reader works: the tests that do.
@@ -88,7 +89,8 @@ def gaps(spec: str, vectors: Sequence[Vector]) -> list[str]:
 def text(spec: str, vectors: Sequence[Vector]) -> str:
     """COVERAGE.md."""
     found = tested(vectors)
-    lines = [HEADING, f"{len(vectors)} vectors, {len(rules(spec))} rules.", "", "| section | rule | text | tested by |", "|---|---|---|---|"]
+    lines = [HEADING, f"{len(vectors)} vectors, {len(rules(spec))} rules.", ""]
+    lines += ["| section | rule | text | tested by |", "|---|---|---|---|"]
     for rule in rules(spec):
         names = found.get(rule.name, [])
         shown = [f"{len(names)}: {', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"] if names else []

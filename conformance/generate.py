@@ -1,0 +1,77 @@
+"""Writes the conformance vectors: `python -m nvc.conformance.generate` makes the same files, manifest and COVERAGE.md each time.
+
+Every vector but the natural ones is made from seeds by the catalogues, `generate_*.py`. What it must decode to is what the
+reference decoder says, which shares no code with the writer; a vector that the reference answers otherwise than its catalogue
+says is an error here. The natural ones are recorded encodes, kept as they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from . import coverage, reference
+from .generate_natural import natural
+from .generate_numbers import numbers_of_segments
+from .generate_programs import programs
+from .generate_salvage import salvage
+from .generate_structure import structure
+from .generate_valid import valid
+from .ref_errors import Refused
+from .suite import OK, Salvage, Vector, save
+
+CATALOGUES: tuple[Callable[[], Iterator[Vector]], ...] = (valid, natural, structure, programs, numbers_of_segments, salvage)
+
+
+def vectors() -> Iterator[Vector]:
+    """All vectors with their answers, in the order of the catalogues."""
+    for catalogue in CATALOGUES:
+        for vector in catalogue():
+            yield answered(vector)
+
+
+def answered(vector: Vector) -> Vector:
+    """The vector with the frames that the reference decodes; ValueError where it answers with another code."""
+    answer, frames = OK, []
+    try:
+        for frame in reference.decode(vector.data, vector.limits):
+            frames.append(reference.frame_digest(frame.planes).hex())
+    except Refused as refused:
+        answer = refused.code
+    if answer != vector.expect:
+        raise ValueError(f"{vector.name}: the reference answers {answer}, its catalogue says {vector.expect}")
+    if vector.group == "salvage":
+        return replace(vector, salvage=_salvaged(vector))
+    return replace(vector, frames=tuple(frames)) if answer == OK else vector
+
+
+def _salvaged(vector: Vector) -> Salvage | None:
+    """What is left of a damaged file; None where that is nothing."""
+    frames: list[tuple[int, str]] = []
+    lost: list[tuple[int, int, str]] = []
+    try:
+        for found in reference.salvage(vector.data, vector.limits):
+            if isinstance(found, reference.Frame):
+                frames.append((found.number, reference.frame_digest(found.planes).hex()))
+            else:
+                lost.append((found.first, found.frames, found.code))
+    except Refused:
+        return None
+    return Salvage(tuple(frames), tuple(lost))
+
+
+def main() -> int:
+    """Write everything; 1 where a rule of SPEC.md has no vector."""
+    made = list(vectors())
+    save(made)
+    spec = coverage.SPEC.read_text(encoding="utf-8")
+    coverage.COVERAGE.write_text(coverage.text(spec, made), encoding="utf-8")
+    gaps = coverage.gaps(spec, made)
+    size = sum(len(vector.data) for vector in made)
+    print(f"{len(made)} vectors, {size} bytes", *(f"no vector, or no rule: {gap}" for gap in gaps), sep="\n")
+    return 1 if gaps else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
