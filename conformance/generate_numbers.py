@@ -30,8 +30,8 @@ def numbers_of_segments() -> Iterator[Vector]:
     yield from _bounds()
 
 
-def _invalid(slug: str, file: Small, about: str, rule: str, code: str) -> Vector:
-    return Vector(f"invalid/{slug}", file.to_bytes(), about, (rule,), code)
+def _invalid(slug: str, file: Small, about: str, rules: str, code: str) -> Vector:
+    return Vector(f"invalid/{slug}", file.to_bytes(), about, tuple(rules.split()), code)
 
 
 # ---- what a stream is written with, whether it may stand there or not (SPEC 5.4, 6, 7)
@@ -114,7 +114,7 @@ def _sequences() -> Iterator[Vector]:
     yield out("constant-large", "the largest number that a stream can state", *_constant((1 << 32) - 2))
     yield out("histogram-above", "a histogram that reaches 2055", *histogram(2040, 16), _symbols(flat(16), *[15] * 8))
     yield out("histogram-below", "a histogram that reaches -2056", *histogram(-2056, 16), _symbols(flat(16), *[0] * 8))
-    too_long = {"rule": "T3", "code": "invalid.tensor_histogram"}
+    too_long = {"rule": "T3 R4", "code": "invalid.tensor_histogram"}
     yield out("histogram-4098", "a histogram of 4098 classes", *histogram(-2049, 4098), **too_long)
     # mode 1 with scale 0: the alphabet is -1, 0, 1 and the escape; 1 + 2047 is the most that the sizes allow
     escape = (_raw(2, 1), _raw(6, 0), _symbols(laplace(0, 2048), 1, 1, 1, 3, 1, 1, 1, 1), _symbols(flat(11), 10))
@@ -167,7 +167,7 @@ def _tokens() -> Iterator[Vector]:
 
     changed, kept = _adaptive(2, 2, 1), _adaptive(2, 2, 0)  # each the first flag of its table
     three = _unsigned(2)
-    yield coded("alphabet", "an alphabet of 4 for a codebook of 3 rows", "T5", 2, 1, _unsigned(3))
+    yield coded("alphabet", "an alphabet of 4 for a codebook of 3 rows", "T5 R4", 2, 1, _unsigned(3))
     yield coded("unreached", "an alphabet of 3 of which 0 and 1 are used", "T5", 2, 1, three, *new(0, 1, 1, 0))
     yield coded("unchanged", "a token flagged as changed that is not", "T6", 1, 2, three, changed, *new(2, 2))
     # t = 1 changes in context 0, t = 2 in context 2, and is flagged as no return
@@ -179,7 +179,7 @@ def _tokens() -> Iterator[Vector]:
         section = _coded(_unsigned(rows), *_constant(value))
         return _invalid(f"codebook-{slug}", replace(_token_file(2, 1), sections={2: section}), about, rule, code)
 
-    yield codebook("rows", "4 rows of a codebook of 3", "T7", "invalid.tensor_codebook", 4, 1)
+    yield codebook("rows", "4 rows of a codebook of 3", "T7 R4", "invalid.tensor_codebook", 4, 1)
     yield codebook("zeros", "a last row of zeros that is sent", "T8", "invalid.tensor_codebook", 2, 0)
     yield codebook("above", "an entry of 128", "T2", "invalid.tensor_range", 3, 128)
     yield codebook("below", "an entry of -129", "T2", "invalid.tensor_range", 3, -129)

@@ -71,9 +71,9 @@ def programs() -> Iterator[Vector]:
     yield from _costs()
 
 
-def _invalid(slug: str, file: Small, about: str, rule: str, code: str = "invalid.program") -> Vector:
+def _invalid(slug: str, file: Small, about: str, rules: str, code: str = "invalid.program") -> Vector:
     group = {"unsupported": "unsupported", "limit": "limits"}.get(code.partition(".")[0], "invalid")
-    return Vector(f"{group}/{slug}", file.to_bytes(), about, (rule,), code)
+    return Vector(f"{group}/{slug}", file.to_bytes(), about, tuple(rules.split()), code)
 
 
 def _documents() -> Iterator[Vector]:
@@ -243,7 +243,7 @@ def _costs() -> Iterator[Vector]:
     yield over("parameters", [[3, 0, 2048, 128, 129]], "33.8 million numbers", "max_parameters", "limit.parameters")
     many = _long(33, 64, 128, 128)
     yield _invalid("parameters-of-segment", many, "33 frames of 2^20 numbers", "max_parameters", "limit.parameters")
-    yield _invalid("tensor-shape", _long(4096, 1, 128, 129), "4096 frames of 16512 numbers", "T1", "invalid.tensor_shape")
+    yield _invalid("tensor-shape", _long(4096, 1, 128, 129), "4096 frames of 16512 numbers", "T1 R4", "invalid.tensor_shape")
     huge = [[3, 0, 4096, 1, 1], [21, 0, 16, 1, 16, 1], [21, 1, 16, 1, 16, 1], *[[21, 2, 1, 1, 1, 1]] * 4]
     alive = [*huge, *([12, number, number + 1] for number in range(2, 6))]
     yield over("memory", alive, "five values of 1 GiB at once", "max_memory_bytes", "limit.memory")

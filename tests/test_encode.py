@@ -8,23 +8,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nvc_files import STEPS, VARIABLE, a_fit, clip, emitted, encode, encoded, encoded_variable
+from nvc_files import STEPS, VARIABLE, Integers, a_fit, clip, emitted, encode, encoded, encoded_variable
 from torch.nn import functional
 
 from nvc.bitstream.coefficients import digest, read_sections, write_sections
 from nvc.bitstream.constants import HASHES
 from nvc.bitstream.container import Reader, Writer
-from nvc.bitstream.errors import TargetError
+from nvc.bitstream.errors import InvalidError, TargetError, TruncatedError
+from nvc.bitstream.program import Builder
 from nvc.bitstream.segment import Segment
 from nvc.bitstream.tensors import Kind, coded_bits
 from nvc.codec import encode as encoder
-from nvc.codec.config import Design, FitConfig
+from nvc.codec.config import PRESETS, Design, FitConfig
 from nvc.codec.decode import Decoder
 from nvc.codec.encode import EncodeOptions, EncodeResult, SegmentProgress, plan_encode
 from nvc.codec.interpreter import Interpreter
@@ -190,6 +192,24 @@ def test_a_target_too_small_is_refused_before_any_fit_or_byte(target: Target, mo
         encoder.encode(clip(), file, EncodeOptions(target=target), CPU, lambda _: None)
     assert caught.value.code == "target.too_small"
     assert file.getvalue() == b""
+
+
+def test_no_segment_is_written_whose_sums_could_pass_2_24(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = hnerv.Network.emit
+
+    def careless(self: hnerv.Network, builder: Builder, numbers: list[list[Integers]]) -> None:
+        honest(self, builder, numbers)
+        (bias, *_) = (number for number, tensor in enumerate(builder.tensors) if tensor.ndim == 1)
+        builder.tensors[bias] = np.full_like(builder.tensors[bias], 1 << 24)
+
+    monkeypatch.setattr(hnerv.Network, "emit", careless)
+    file = io.BytesIO()
+    with mock.patch.dict(PRESETS, draft=FitConfig(passes=1, min_steps=STEPS)), pytest.raises(InvalidError) as caught:
+        encoder.encode(clip(), file, EncodeOptions(preset="draft"), CPU, lambda _: None)
+    assert caught.value.code == "invalid.bound"
+    with pytest.raises(TruncatedError):
+        list(Reader(io.BytesIO(file.getvalue())).segments())
+    assert b"SEGM" not in file.getvalue()
 
 
 def overhead(data: bytes) -> int:
