@@ -25,9 +25,13 @@ CATALOGUES: tuple[Callable[[], Iterator[Vector]], ...] = (valid, natural, struct
 
 
 def vectors() -> Iterator[Vector]:
-    """All vectors with their answers, in the order of the catalogues."""
+    """All vectors with their answers, in the order of the catalogues; ValueError where two have one name."""
+    names: set[str] = set()
     for catalogue in CATALOGUES:
         for vector in catalogue():
+            if vector.name in names:
+                raise ValueError(f"{vector.name}: there are two vectors of this name")
+            names.add(vector.name)
             yield answered(vector)
 
 

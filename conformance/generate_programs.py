@@ -237,16 +237,16 @@ def _costs() -> Iterator[Vector]:
     yield over("map-elements", [[3, 0, 1, 16384, 16384], [40, 0, 0]], "a value of 2^29 elements", "K1", "limit.map")
     wide = [[3, 0, 4096, 1, 1], [40, 0, 0], [40, 1, 1], [40, 2, 0]]
     yield over("map-channels", wide, "a value of 20480 channels", "K1", "limit.map")
-    yield over("operations", [PLAIN.rows[0], *[[20, 0, 1, 1]] * 1020], "1025 operations", "max_operations", "limit.operations")
+    yield over("operations-over", [PLAIN.rows[0], *[[20, 0, 1, 1]] * 1020], "1025 operations", "max_operations", "limit.operations")
     phases = [[5, 2 * number, 2 * number + 1, 1] for number in range(513)]
-    yield over("tensors", phases, "1027 parameters", "max_tensors", "limit.tensors", 1026)
-    yield over("parameters", [[3, 0, 2048, 128, 129]], "33.8 million numbers", "max_parameters", "limit.parameters")
+    yield over("tensors-over", phases, "1027 parameters", "max_tensors", "limit.tensors", 1026)
+    yield over("parameters-over", [[3, 0, 2048, 128, 129]], "33.8 million numbers", "max_parameters", "limit.parameters")
     many = _long(33, 64, 128, 128)
     yield _invalid("parameters-of-segment", many, "33 frames of 2^20 numbers", "max_parameters", "limit.parameters")
     yield _invalid("tensor-shape", _long(4096, 1, 128, 129), "4096 frames of 16512 numbers", "T1 R4", "invalid.tensor_shape")
     huge = [[3, 0, 4096, 1, 1], [21, 0, 16, 1, 16, 1], [21, 1, 16, 1, 16, 1], *[[21, 2, 1, 1, 1, 1]] * 4]
     alive = [*huge, *([12, number, number + 1] for number in range(2, 6))]
-    yield over("memory", alive, "five values of 1 GiB at once", "max_memory_bytes", "limit.memory")
+    yield over("memory-over", alive, "five values of 1 GiB at once", "max_memory_bytes", "limit.memory")
     twice = [PLAIN.rows[0], [4, 0, 2048, 2048], [21, 1, 1, 1, 1, 1], [21, 2, 1, 1, 1, 1]]
     yield over("compute-per-pixel", twice, "12.6 million values for 8 samples", "max_macs_per_pixel", "limit.compute")
     layer = [1, 2, 256, 15, 15, 1]
