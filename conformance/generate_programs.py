@@ -237,7 +237,8 @@ def _costs() -> Iterator[Vector]:
     yield over("map-elements", [[3, 0, 1, 16384, 16384], [40, 0, 0]], "a value of 2^29 elements", "K1", "limit.map")
     wide = [[3, 0, 4096, 1, 1], [40, 0, 0], [40, 1, 1], [40, 2, 0]]
     yield over("map-channels", wide, "a value of 20480 channels", "K1", "limit.map")
-    yield over("operations-over", [PLAIN.rows[0], *[[20, 0, 1, 1]] * 1020], "1025 operations", "max_operations", "limit.operations")
+    long = [PLAIN.rows[0], *[[20, 0, 1, 1]] * 1020]
+    yield over("operations-over", long, "1025 operations", "max_operations", "limit.operations")
     phases = [[5, 2 * number, 2 * number + 1, 1] for number in range(513)]
     yield over("tensors-over", phases, "1027 parameters", "max_tensors", "limit.tensors", 1026)
     yield over("parameters-over", [[3, 0, 2048, 128, 129]], "33.8 million numbers", "max_parameters", "limit.parameters")
