@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # A `raise` with one of these texts is no check of a file: it guards the machine or the caller.
-NO_CHECK = ('MachineError', 'UsageError(', 'OutputError(')
+NO_CHECK = ("MachineError", "UsageError(", "OutputError(")
 
 DECODER: tuple[tuple[str, str, str], ...] = (
     # ---- wrong rounding and arithmetic
@@ -13,7 +13,11 @@ DECODER: tuple[tuple[str, str, str], ...] = (
     ("bitstream/arithmetic.py", "mantissa = (1 << MANTISSA_BITS) +", "mantissa = (1 << MANTISSA_BITS) - 1 +"),
     ("codec/interpreter.py", "        y.round_()\n", "        y.add_(0.5).floor_()\n"),
     ("codec/interpreter.py", "        y.round_()\n", "        y.trunc_()\n"),
-    ("codec/interpreter.py", "values[x].mul_(m) if owned else values[x] * m", "(values[x].double() * m.double()).round().float()"),
+    (
+        "codec/interpreter.py",
+        "values[x].mul_(m) if owned else values[x] * m",
+        "(values[x].double() * m.double()).round().float()",
+    ),
     ("codec/interpreter.py", "torch.remainder(y, 4096)", "torch.fmod(y, 4096)"),
     ("codec/interpreter.py", "y.clamp_(low, high)", "y.clamp_(0, high)"),
     ("codec/interpreter.py", "(y * slope).round_()", "(y * slope).floor_()"),
@@ -26,15 +30,27 @@ DECODER: tuple[tuple[str, str, str], ...] = (
     ("codec/interpreter.py", "t = (times + offset).clamp(0, run.frames - 1)", "t = (times - offset).clamp(0, run.frames - 1)"),
     ("codec/interpreter.py", "codes[(index + 1).clamp(max=len(codes) - 1)]", "codes[index.clamp(max=len(codes) - 1)]"),
     ("codec/interpreter.py", "return (stride - part) * codes[index]", "return (stride - 1 - part) * codes[index]"),
-    ("codec/interpreter.py", "book[tokens[(times + op[\"offset\"])", "book[tokens[(times + 0)"),
+    ("codec/interpreter.py", 'book[tokens[(times + op["offset"])', "book[tokens[(times + 0)"),
     ("codec/interpreter.py", "line = torch.arange(1 - size, size, 2", "line = torch.arange(-size, size, 2"),
-    ("codec/interpreter.py", "size = op[\"width\"] if op[\"axis\"] else op[\"height\"]\n    line", "size = op[\"height\"] if op[\"axis\"] else op[\"width\"]\n    line"),
+    (
+        "codec/interpreter.py",
+        'size = op["width"] if op["axis"] else op["height"]\n    line',
+        'size = op["height"] if op["axis"] else op["width"]\n    line',
+    ),
     ("codec/interpreter.py", "% (1 << 32) >> 20", "% (1 << 31) >> 19"),
     ("codec/interpreter.py", "sh, sw, made.channels).transpose(2, 3)", "sw, sh, made.channels).transpose(2, 4).transpose(2, 3)"),
-    ("codec/interpreter.py", "op[\"down_height\"] // op[\"up_height\"]", "op[\"up_height\"] // op[\"down_height\"]"),
-    ("codec/interpreter.py", "torch.arange(made.width) * op[\"down_width\"] // op[\"up_width\"]", "(torch.arange(made.width) * op[\"down_width\"] + op[\"up_width\"] // 2) // op[\"up_width\"]"),
+    ("codec/interpreter.py", 'op["down_height"] // op["up_height"]', 'op["up_height"] // op["down_height"]'),
+    (
+        "codec/interpreter.py",
+        'torch.arange(made.width) * op["down_width"] // op["up_width"]',
+        '(torch.arange(made.width) * op["down_width"] + op["up_width"] // 2) // op["up_width"]',
+    ),
     ("codec/interpreter.py", "+ 1 - factor  # in units", "- factor  # in units"),
-    ("codec/interpreter.py", "source.index_select(axis, (index + 1).clamp(0, size - 1))", "source.index_select(axis, (index + 1) % size)"),
+    (
+        "codec/interpreter.py",
+        "source.index_select(axis, (index + 1).clamp(0, size - 1))",
+        "source.index_select(axis, (index + 1) % size)",
+    ),
     ("codec/interpreter.py", "out[:, :, 0::2, 1::2] = a - b + c - d", "out[:, :, 0::2, 1::2] = a + b - c - d"),
     ("codec/interpreter.py", "out[:, :, 1::2, 1::2] = a - b - c + d", "out[:, :, 1::2, 1::2] = a - b - c - d"),
     ("codec/interpreter.py", "ka * values[a] + kb * values[b]", "kb * values[a] + ka * values[b]"),
@@ -42,7 +58,11 @@ DECODER: tuple[tuple[str, str, str], ...] = (
     ("codec/interpreter.py", "values[x][:, first:last]", "values[x][:, :last - first]"),
     ("codec/interpreter.py", "top : top + height, left : left + width]", "left : left + height, top : top + width]"),
     ("codec/interpreter.py", ".clamp(max=self.frames - 1).to(self.device)", ".clamp(max=self.frames).to(self.device)"),
-    ("codec/exact.py", "padding=(weight.shape[2] // 2, weight.shape[3] // 2)", "padding=\"same\" if weight.shape[3] > 1 else (0, 0)"),
+    (
+        "codec/exact.py",
+        "padding=(weight.shape[2] // 2, weight.shape[3] // 2)",
+        'padding="same" if weight.shape[3] > 1 else (0, 0)',
+    ),
     ("codec/decode.py", "min(end - segment.first_frame, segment.frames)", "min(end - segment.first_frame, segment.frames - 1)"),
     ("codec/decode.py", "max(first - segment.first_frame, 0)", "max(first - segment.first_frame - 1, 0)"),
     # ---- the 2^24 proof
@@ -51,10 +71,14 @@ DECODER: tuple[tuple[str, str, str], ...] = (
     ("bitstream/bounds.py", ".reshape(-1) + np.maximum(bias, 0)", ".reshape(-1)"),
     ("bitstream/bounds.py", ".reshape(-1) + np.maximum(-bias, 0)", ".reshape(-1)"),
     ("bitstream/bounds.py", "return low, high, max(_reach(*a), _reach(*b), _reach(low, high))", "return low, high, 0"),
-    ("bitstream/bounds.py", "low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)\n    return low, high, _reach(low, high)", "low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)\n    return low, high, 0"),
-    ("bitstream/bounds.py", "4 * op[\"factor\"] ** 2", "2 * op[\"factor\"] ** 2"),
+    (
+        "bitstream/bounds.py",
+        "low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)\n    return low, high, _reach(low, high)",
+        "low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)\n    return low, high, 0",
+    ),
+    ("bitstream/bounds.py", '4 * op["factor"] ** 2', '2 * op["factor"] ** 2'),
     ("bitstream/bounds.py", ".reshape(4, -1).sum(axis=0)", ".reshape(4, -1).max(axis=0)"),
-    ("bitstream/bounds.py", "largest = float(arithmetic.multiplier_value(tensors[op[\"multiplier\"]]).max())", "largest = 1.0"),
+    ("bitstream/bounds.py", 'largest = float(arithmetic.multiplier_value(tensors[op["multiplier"]]).max())', "largest = 1.0"),
     # ---- entropy coding
     ("bitstream/cdf.py", "INCREMENT: Final = 32", "INCREMENT: Final = 31"),
     ("bitstream/cdf.py", "FORGET_AT: Final = 1 << 20", "FORGET_AT: Final = 1 << 21"),
@@ -66,28 +90,60 @@ DECODER: tuple[tuple[str, str, str], ...] = (
     ("bitstream/cdf.py", "if len(sides) < bound:", "if len(sides) <= bound:"),
     ("bitstream/cdf.py", "ESCAPE_BITS: Final = 12", "ESCAPE_BITS: Final = 13"),
     ("bitstream/coders.py", "MASSES: Final = (8, 64, 512, 4096)", "MASSES: Final = (8, 64, 512, 4095)"),
-    ("bitstream/coders.py", "return (high << low) + reader.get_raw(count, low) - half", "return (high << low) + reader.get_raw(count, low)"),
-    ("bitstream/coders.py", "return np.where(negative, -limit - excess, limit + excess)", "return np.where(negative, -limit - excess, limit + excess - 1)"),
+    (
+        "bitstream/coders.py",
+        "return (high << low) + reader.get_raw(count, low) - half",
+        "return (high << low) + reader.get_raw(count, low)",
+    ),
+    (
+        "bitstream/coders.py",
+        "return np.where(negative, -limit - excess, limit + excess)",
+        "return np.where(negative, -limit - excess, limit + excess - 1)",
+    ),
     ("bitstream/coders.py", "return (bound - limit).bit_length()", "return bound.bit_length()"),
-    ("bitstream/coders.py", "return -magnitude if magnitude and reader.get_bits(1) else magnitude", "return -magnitude if reader.get_bits(1) else magnitude"),
+    (
+        "bitstream/coders.py",
+        "return -magnitude if magnitude and reader.get_bits(1) else magnitude",
+        "return -magnitude if reader.get_bits(1) else magnitude",
+    ),
     ("bitstream/coders.py", "alphabet = get_unsigned(reader) + 2", "alphabet = get_unsigned(reader) + 1"),
-    ("bitstream/rangecoder.py", "    while width > 0:\n        size = min(8, width)", "    while width > 0:\n        size = width % 8 or 8"),
+    (
+        "bitstream/rangecoder.py",
+        "    while width > 0:\n        size = min(8, width)",
+        "    while width > 0:\n        size = width % 8 or 8",
+    ),
     ("bitstream/tensors.py", "2 * _bound(spec) - 1)\n            group", "_bound(spec))\n            group"),
-    ("bitstream/tensors.py", "values = read_sequence(reader, spec.count, MAX_BIAS >> shift) << shift", "values = read_sequence(reader, spec.count, MAX_BIAS) << shift"),
-    ("bitstream/tensors.py", "np.cumsum(np.concatenate([first, changes]).reshape(frames, frame), axis=0)", "np.cumsum(np.concatenate([first, changes]).reshape(frames, frame), axis=1)"),
+    (
+        "bitstream/tensors.py",
+        "values = read_sequence(reader, spec.count, MAX_BIAS >> shift) << shift",
+        "values = read_sequence(reader, spec.count, MAX_BIAS) << shift",
+    ),
+    (
+        "bitstream/tensors.py",
+        "np.cumsum(np.concatenate([first, changes]).reshape(frames, frame), axis=0)",
+        "np.cumsum(np.concatenate([first, changes]).reshape(frames, frame), axis=1)",
+    ),
     ("bitstream/tokens.py", "CONTEXT_STARTS: Final = (1, 4, 8)", "CONTEXT_STARTS: Final = (1, 4, 9)"),
     ("bitstream/tokens.py", "SELF_WEIGHT: Final = 4", "SELF_WEIGHT: Final = 3"),
     ("bitstream/tokens.py", "EARLIER_WEIGHT: Final = 2", "EARLIER_WEIGHT: Final = 1"),
     ("bitstream/tokens.py", "FLAG_MASS: Final = 2", "FLAG_MASS: Final = 3"),
-    ("bitstream/tokens.py", "AdaptiveTable(flat(alphabet), max(alphabet >> 2 * density, 1))", "AdaptiveTable(flat(alphabet), max(alphabet >> density, 1))"),
-    ("bitstream/tokens.py", "returns = reader.get_bits(int(shape[0] > 2)) == 1", "returns = reader.get_bits(int(shape[0] > 1)) == 1"),
+    (
+        "bitstream/tokens.py",
+        "AdaptiveTable(flat(alphabet), max(alphabet >> 2 * density, 1))",
+        "AdaptiveTable(flat(alphabet), max(alphabet >> density, 1))",
+    ),
+    (
+        "bitstream/tokens.py",
+        "returns = reader.get_bits(int(shape[0] > 2)) == 1",
+        "returns = reader.get_bits(int(shape[0] > 1)) == 1",
+    ),
     # ---- off by one in fields, limits and orders
-    ("bitstream/header.py", "Field(\"orientation\", \"B\", 1, 8)", "Field(\"orientation\", \"B\", 1, 9)"),
-    ("bitstream/header.py", "Field(\"chroma_location\", \"B\", 0, 6)", "Field(\"chroma_location\", \"B\", 0, 7)"),
-    ("bitstream/header.py", "Field(\"full_range\", \"B\", 0, 2)", "Field(\"full_range\", \"B\", 0, 3)"),
-    ("bitstream/header.py", "Field(\"first_pts\", \"q\", -FIRST_PTS, FIRST_PTS)", "Field(\"first_pts\", \"q\")"),
-    ("bitstream/header.py", "Field(\"first_frame\", \"Q\", 0, FRAMES - 1)", "Field(\"first_frame\", \"Q\", 0, FRAMES)"),
-    ("bitstream/header.py", "Field(\"frames\", \"I\", 1, SEGMENT_FRAMES)", "Field(\"frames\", \"I\", 0, SEGMENT_FRAMES)"),
+    ("bitstream/header.py", 'Field("orientation", "B", 1, 8)', 'Field("orientation", "B", 1, 9)'),
+    ("bitstream/header.py", 'Field("chroma_location", "B", 0, 6)', 'Field("chroma_location", "B", 0, 7)'),
+    ("bitstream/header.py", 'Field("full_range", "B", 0, 2)', 'Field("full_range", "B", 0, 3)'),
+    ("bitstream/header.py", 'Field("first_pts", "q", -FIRST_PTS, FIRST_PTS)', 'Field("first_pts", "q")'),
+    ("bitstream/header.py", 'Field("first_frame", "Q", 0, FRAMES - 1)', 'Field("first_frame", "Q", 0, FRAMES)'),
+    ("bitstream/header.py", 'Field("frames", "I", 1, SEGMENT_FRAMES)', 'Field("frames", "I", 0, SEGMENT_FRAMES)'),
     ("bitstream/header.py", "if den == 0 or gcd(num, den) != 1:", "if den == 0:"),
     ("bitstream/constants.py", "DOCUMENT_DEPTH: Final = 8", "DOCUMENT_DEPTH: Final = 9"),
     ("bitstream/constants.py", "DOCUMENT_ITEMS: Final = 4096", "DOCUMENT_ITEMS: Final = 4097"),
@@ -97,8 +153,8 @@ DECODER: tuple[tuple[str, str, str], ...] = (
     ("bitstream/constants.py", "max_side: int = 16384", "max_side: int = 16385"),
     ("bitstream/constants.py", "max_tensors: int = 1024", "max_tensors: int = 1025"),
     ("bitstream/constants.py", "max_operations: int = 1024", "max_operations: int = 1023"),
-    ("bitstream/program.py", "Field(\"stride\", 1, 256)", "Field(\"stride\", 1, 257)"),
-    ("bitstream/program.py", "_OFFSET = Field(\"offset\", -16, 16)", "_OFFSET = Field(\"offset\", -16, 15)"),
+    ("bitstream/program.py", 'Field("stride", 1, 256)', 'Field("stride", 1, 257)'),
+    ("bitstream/program.py", '_OFFSET = Field("offset", -16, 16)', '_OFFSET = Field("offset", -16, 15)'),
     ("bitstream/program.py", "_KERNEL = 15", "_KERNEL = 17"),
     ("bitstream/program.py", "if not 0 <= parameter <= parameters:", "if not 0 <= parameter <= parameters + 1:"),
     ("bitstream/analysis.py", "MAX_CHANNELS = 16384", "MAX_CHANNELS = 16385 << 1"),
@@ -107,17 +163,53 @@ DECODER: tuple[tuple[str, str, str], ...] = (
     ("bitstream/analysis.py", "if last[v] == number)", "if last[v] <= number)"),
     ("bitstream/segment.py", "if any(a >= b for a, b in pairwise(kinds))", "if any(a > b for a, b in pairwise(kinds))"),
     ("bitstream/segment.py", "(first_frame == 0) != (times[0] == 0) or 0 in times[1:]", "(first_frame == 0) != (times[0] == 0)"),
-    ("bitstream/index.py", "if self._expected is not None and self.frames > self._expected:", "if self._expected is not None and self.frames > self._expected + 1:"),
+    (
+        "bitstream/index.py",
+        "if self._expected is not None and self.frames > self._expected:",
+        "if self._expected is not None and self.frames > self._expected + 1:",
+    ),
     ("bitstream/index.py", "if first_frame != self.frames:", "if first_frame < self.frames:"),
     ("bitstream/chunks.py", "crc32(salt + header[:-4])", "crc32(header[:-4])"),
     ("bitstream/chunks.py", "return chunk_type[:1].isupper()", "return chunk_type[1:2].isupper()"),
-    ("bitstream/coefficients.py", "tensor, dtype=\"<i8\"", "tensor, dtype=\"<i4\""),
-    ("bitstream/container.py", "                allowed, ancillary = {FOOT}, False\n", "                allowed, ancillary = {FOOT}, True\n"),
-    ("bitstream/container.py", "allowed, ancillary = {SEGM, INDX} if self.indexed else {SEGM}, True", "allowed, ancillary = {SEGM, INDX, META}, True"),
+    ("bitstream/coefficients.py", 'tensor, dtype="<i8"', 'tensor, dtype="<i4"'),
+    (
+        "bitstream/container.py",
+        "                allowed, ancillary = {FOOT}, False\n",
+        "                allowed, ancillary = {FOOT}, True\n",
+    ),
+    (
+        "bitstream/container.py",
+        "allowed, ancillary = {SEGM, INDX} if self.indexed else {SEGM}, True",
+        "allowed, ancillary = {SEGM, INDX, META}, True",
+    ),
     ("bitstream/container.py", "        if not self.indexed:\n            ledger.close()\n\n    def _scan", "\n    def _scan"),
 )
 
-RUNNER: tuple[tuple[str, str, str], ...] = ()
+EQUAL = "    if list(found) == list(wanted):\n        return\n    for"
+RUNNER: tuple[tuple[str, str, str], ...] = (
+    ("conformance/runner.py", EQUAL, "    if True:\n        return\n    for"),
+    ("conformance/runner.py", EQUAL, "    if list(found) == list(wanted)[: len(found)]:\n        return\n    for"),
+    ("conformance/runner.py", EQUAL, "    if list(found)[:1] == list(wanted)[:1]:\n        return\n    for"),
+    ("conformance/runner.py", EQUAL, "    if sorted(found) == sorted(wanted):\n        return\n    for"),
+    (
+        "conformance/runner.py",
+        "            tell(vector)\n    finally",
+        "            tell(vector)\n            break\n    finally",
+    ),
+    ("conformance/runner.py", 'return Result(vector, way, FAIL, " "', 'return Result(vector, way, PASS, " "'),
+    ("conformance/runner.py", "except (Exception, SystemExit) as error:", "except Exception as error:"),
+    ("conformance/runner.py", "if found == expected:", "if found:"),
+    ("conformance/runner.py", "if not seconds <= timeout:", "if False:"),
+    ("conformance/report.py", "return PASS in verdicts and FAIL not in verdicts", "return FAIL not in verdicts"),
+    (
+        "conformance/report.py",
+        "verdicts.count(verdict) for",
+        "verdicts.count(verdict) + (verdict == PASS) * verdicts.count(SKIP) for",
+    ),
+    ("conformance/command.py", "            if code != 0:", "            if code not in (0, 3, 4):"),
+    ("conformance/command.py", "    if code < 0:", "    if False:"),
+    ("conformance/manifest.py", "hashlib.sha256(data).hexdigest() == sha256", "True"),
+)
 RUNNER_TESTS = ("tests/test_runner.py", "tests/test_command.py", "tests/test_manifest.py")
 TESTS = {
     "chunks": ("tests/test_container.py", "tests/test_container_lies.py", "tests/test_salvage.py"),

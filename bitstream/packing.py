@@ -43,6 +43,10 @@ def _content_size(frame: bytes, name: str) -> int:
         parameters = zstandard.get_frame_parameters(frame)
     except zstandard.ZstdError as error:
         raise InvalidError("packed", f"{name} does not begin with a zstd frame: {error}") from error
+    if parameters.content_size == zstandard.CONTENTSIZE_UNKNOWN:
+        return -1
+    if parameters.window_size < parameters.content_size:  # else the library decides what lies beyond the window
+        raise InvalidError("packed", f"{name} has a zstd window of {parameters.window_size} bytes, smaller than its content")
     if parameters.window_size > ZSTD_WINDOW:
         raise InvalidError("packed", f"{name} needs a zstd window of {parameters.window_size} bytes, over {ZSTD_WINDOW}")
-    return -1 if parameters.content_size == zstandard.CONTENTSIZE_UNKNOWN else parameters.content_size
+    return parameters.content_size

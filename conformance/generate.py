@@ -21,6 +21,7 @@ from .generate_valid import valid
 from .ref_errors import Refused
 from .suite import OK, Salvage, Vector, save
 
+FRAME_COUNT = 32 + 16 + 36  # where HEAD states it (SPEC 3)
 CATALOGUES: tuple[Callable[[], Iterator[Vector]], ...] = (valid, natural, structure, programs, numbers_of_segments, salvage)
 
 
@@ -51,7 +52,7 @@ def answered(vector: Vector) -> Vector:
 
 
 def _salvaged(vector: Vector) -> Salvage | None:
-    """What is left of a damaged file; None where that is nothing."""
+    """What is left of a damaged file; None where it is refused as a plain reader refuses it."""
     frames: list[tuple[int, str]] = []
     lost: list[tuple[int, int, str]] = []
     try:
@@ -60,8 +61,11 @@ def _salvaged(vector: Vector) -> Salvage | None:
                 frames.append((found.number, reference.frame_digest(found.planes).hex()))
             else:
                 lost.append((found.first, found.frames, found.code))
-    except Refused:
-        return None
+    except Refused as refused:
+        if refused.code == vector.expect:
+            return None
+        total = int.from_bytes(vector.data[FRAME_COUNT : FRAME_COUNT + 8], "little")
+        lost = [(0, total, refused.code)]
     return Salvage(tuple(frames), tuple(lost))
 
 

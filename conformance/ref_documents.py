@@ -42,11 +42,16 @@ def unpack_packed(data: bytes, lowest: int, highest: int) -> bytes:
         raise Refused("invalid.packed", "packed bytes without a first byte")
     if data[0] not in (STORED, ZSTD):
         raise Refused("unsupported.packing", f"the unknown packing method {data[0]}")
-    content = data[1:]
+    content, window = data[1:], len(data)
     try:
-        size = len(content) if data[0] == STORED else frame_header(content).content_size
+        size: int | None = len(content)
+        if data[0] == ZSTD:
+            header = frame_header(content)
+            size, window = header.content_size, header.window_size
         if size is None or not lowest <= size <= highest:
             raise Refused("invalid.packed", f"{size} packed bytes, not {lowest}..{highest}")
+        if window < size:
+            raise Refused("invalid.packed", f"a window of {window} bytes for a content of {size}")
         return content if data[0] == STORED else decompress(content, highest)
     except ZstdError as error:
         raise Refused("invalid.packed", f"no zstd frame: {error}") from error

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import zstandard
@@ -30,7 +28,6 @@ from container_files import (
     write,
 )
 
-import nvc.bitstream
 from nvc.bitstream.constants import Limits
 from nvc.bitstream.container import Reader
 from nvc.bitstream.errors import BitstreamError
@@ -291,11 +288,3 @@ def test_values_on_the_limits_are_accepted() -> None:
     longest = max(len(payload) for _, payload in CHUNKS)
     limits = Limits(max_side=6, max_pixels=24, max_frames=6, max_segments=3, max_segment_frames=3)
     assert read(FILE, replace(limits, max_chunk_bytes=longest)) == SEGMENTS
-
-
-def test_every_code_of_the_specification_is_provoked_here() -> None:
-    text = Path(nvc.bitstream.__path__[0], "SPEC.md").read_text(encoding="utf-8")
-    precedence = text[text.index("## 10 ") : text.index("## 11 ")]
-    codes = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", precedence))
-    assert len(codes) > 30
-    assert codes == {expected for _, expected in LIES.values()} | {expected for _, expected in LIMITED}

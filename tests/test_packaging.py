@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from nvc.conformance.manifest import load
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
@@ -48,6 +50,14 @@ def test_every_pattern_of_shipped_data_finds_something() -> None:
     for package, patterns in SETUPTOOLS["package-data"].items():
         for folder in FOLDERS.values() if package == "*" else [folder_of(package)]:
             assert all(any((ROOT / folder).glob(pattern)) for pattern in patterns), (package, patterns)
+
+
+def test_every_vector_is_shipped_so_that_an_installed_nvc_can_be_tested() -> None:
+    folder = ROOT / "conformance"
+    shipped = {path for pattern in SETUPTOOLS["package-data"]["nvc.conformance"] for path in folder.glob(pattern)}
+    needed = {folder / "vectors" / vector.file for vector in load()} | {folder / "vectors" / "manifest.json"}
+    assert needed <= shipped
+    assert {path for path in (folder / "vectors").rglob("*") if path.is_file()} == shipped
 
 
 def test_the_command_exists() -> None:
