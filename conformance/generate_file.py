@@ -74,6 +74,18 @@ class File:
         """The file with another chunk in that place."""
         return self.with_chunks([*self.chunks[:number], chunk, *self.chunks[number + 1 :]])
 
+    def offset(self, number: int) -> int:
+        """Where the header of that chunk begins in the file; behind the last one the end of all chunks."""
+        return 32 + sum(16 + len(chunk.payload) for chunk in self.chunks[:number])
+
+    def inserted(self, number: int, *chunks: Chunk) -> File:
+        """The file with more chunks in front of the one of that number."""
+        return self.with_chunks([*self.chunks[:number], *chunks, *self.chunks[number:]])
+
+    def without(self, *numbers: int) -> File:
+        """The file without the chunks of these numbers."""
+        return self.with_chunks([chunk for number, chunk in enumerate(self.chunks) if number not in numbers])
+
     def with_payload(self, kind: bytes, payload: bytes, occurrence: int = 0) -> File:
         """The file with another payload; its checksums are right, index and footer stay as they were."""
         return self.with_chunk(self.number(kind, occurrence), Chunk(kind, payload))

@@ -32,8 +32,9 @@ def test_no_number_or_name_is_given_twice() -> None:
 
 @pytest.mark.parametrize(
     ("name", "section"),
-    [("F1", "2"), ("P13", "8.4"), ("HEAD.width", "3.3"), ("segment.flags", "4.1"), ("mode.Laplace", "7.2"), ("max_side", "9"),
-     ("operation.haar", "8.4"), ("function.leaky", "8.5"), ("bound.combine", "8.1"), ("invalid.range", "10"), ("table.sine", "8.6")],
+    [("F1", "2"), ("P13", "8.4"), ("HEAD.width", "3.3"), ("segment.flags", "4.1"), ("mode.Laplace", "7.2"),
+     ("max_side", "9"), ("operation.haar", "8.4"), ("function.leaky", "8.5"), ("bound.combine", "8.1"),
+     ("invalid.range", "10"), ("table.sine", "8.6")],
 )  # fmt: skip
 def test_rules_of_each_kind_are_found(name: str, section: str) -> None:
     assert [rule.section for rule in coverage.rules(SPEC) if rule.name == name] == [section]
