@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import BinaryIO
 from zlib import crc32
 
-from .constants import CHUNK_TYPES, MAGIC, MAJOR, MINOR, TEXT_DAMAGE
+from .constants import CHUNK_BYTES, CHUNK_TYPES, MAGIC, MAJOR, MINOR, TEXT_DAMAGE
 from .errors import CorruptError, InvalidError, LimitError, NotNvcError, TruncatedError, UnsupportedError, UsageError
 from .header import CHUNK_HEADER, PROLOGUE
 
@@ -21,15 +22,16 @@ class Source:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._pushed = b""
+        self._ahead = b""  # what was read from the file, of which the first `_given` bytes are behind `position`
+        self._given = 0
         self.seekable = file.seekable()
         self._base = file.tell() if self.seekable else 0
         self.position = 0
 
     def read(self, size: int) -> bytes:
         """The next `size` bytes, fewer only where the file ends."""
-        data = bytearray(self._pushed[:size])
-        self._pushed = self._pushed[size:]
+        data = bytearray(self._ahead[self._given : self._given + size])
+        self._given += len(data)
         while len(data) < size:
             piece = self._file.read(min(PIECE, size - len(data)))
             if not piece:
@@ -38,10 +40,29 @@ class Source:
         self.position += len(data)
         return bytes(data)
 
-    def unread(self, data: bytes) -> None:
-        """Makes `data`, which was just read, the next bytes again."""
-        self._pushed = data + self._pushed
-        self.position -= len(data)
+    def peek(self, size: int) -> bytes:
+        """The next `size` bytes, fewer only where the file ends, without moving over them."""
+        self._look_ahead(size, size)
+        return self._ahead[self._given : self._given + size]
+
+    def find(self, pattern: re.Pattern[bytes], size: int, accept: Callable[[bytes], bool]) -> bool:
+        """Moves to the first place, from here on, where `pattern` matches and `accept` takes the next `size` bytes.
+
+        False, at the end of the file, where there is none. Matches are at most `size` bytes long and cannot overlap. The time
+        is linear in the bytes that are moved over, however often this is called.
+        """
+        while self._look_ahead(size, PIECE):
+            last = len(self._ahead) - size  # what begins behind it is looked at when more has been read
+            for match in pattern.finditer(self._ahead, self._given):
+                start = match.start()
+                if start > last:
+                    break
+                if accept(self._ahead[start : start + size]):
+                    self._move(start - self._given)
+                    return True
+            self._move(last + 1 - self._given)
+        self.read(size)
+        return False
 
     def skip(self, size: int) -> bool:
         """Moves over `size` bytes; False if the file ends before."""
@@ -60,14 +81,28 @@ class Source:
         if not self.seekable:
             raise UsageError("pipe", "a pipe can be read only once and in order; store the file first")
         self._file.seek(self._base + position)
-        self._pushed = b""
+        self._ahead, self._given = b"", 0
         self.position = position
 
     def size(self) -> int:
         """The length of the file; only where it is seekable."""
         size = self._file.seek(0, 2) - self._base
-        self._file.seek(self._base + self.position + len(self._pushed))
+        self._file.seek(self._base + self.position + len(self._ahead) - self._given)
         return size
+
+    def _move(self, size: int) -> None:
+        """Moves over bytes that stand ready."""
+        self._given += size
+        self.position += size
+
+    def _look_ahead(self, size: int, ask: int) -> bool:
+        """Reads `ask` bytes at a time until `size` bytes stand ready; False where the file ends before."""
+        while len(self._ahead) - self._given < size:
+            piece = self._file.read(ask)
+            if not piece:
+                return False
+            self._ahead, self._given = self._ahead[self._given :] + piece, 0
+        return True
 
 
 @dataclass(frozen=True)
@@ -117,7 +152,7 @@ def read_prologue(source: Source) -> Prologue:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk whose header is intact and whose type is allowed where it stands; the payload is yet to be read."""
+    """A chunk whose header is intact; the payload is yet to be read."""
 
     offset: int  # of the header
     type: bytes  # 4 letters
@@ -149,27 +184,50 @@ def read_chunk(source: Source, salt: bytes, allowed: Container[bytes], ancillary
 
     `allowed` are the known types that may stand here, `ancillary` says whether unknown ancillary chunks may.
     """
-    offset = source.position
-    data = source.read(CHUNK_HEADER.size)
+    chunk = peek_chunk(source, salt)
+    if chunk is not None:
+        check_type(chunk, allowed, ancillary)
+        check_length(chunk, max_bytes)
+        source.read(CHUNK_HEADER.size)
+    return chunk
+
+
+def peek_chunk(source: Source, salt: bytes) -> Chunk | None:
+    """The chunk header at the position of `source`, which does not move, if its checksum is right, whatever else it says.
+
+    None where the file ends instead; TruncatedError or CorruptError where something else stands there.
+    """
+    data = source.peek(CHUNK_HEADER.size)
     if not data:
         return None
     if len(data) < CHUNK_HEADER.size:
-        raise TruncatedError("chunk", f"the file ends within the chunk header at byte {offset}")
+        raise TruncatedError("chunk", f"the file ends within the chunk header at byte {source.position}")
+    if not is_intact(data, salt):
+        raise CorruptError("header_crc", f"the chunk header at byte {source.position} is damaged or from another file")
     values = CHUNK_HEADER.split(data)
-    if crc32(salt + data[:-4]) != values["header_crc"]:
-        raise CorruptError("header_crc", f"the chunk header at byte {offset} is damaged or from another file")
-    chunk_type: bytes = values["type"]
-    if not (chunk_type.isalpha() and chunk_type.isascii()):
-        raise InvalidError("chunk_type", f"the chunk type {chunk_type!r} at byte {offset} is not four letters")
-    chunk = Chunk(offset, chunk_type, values["length"], values["payload_crc"])
-    if chunk_type not in CHUNK_TYPES and is_critical(chunk_type):
+    return Chunk(source.position, values["type"], values["length"], values["payload_crc"])
+
+
+def is_intact(header: bytes, salt: bytes) -> bool:
+    """Whether 16 bytes are a chunk header with the right checksum."""
+    return crc32(salt + header[:-4]) == int.from_bytes(header[-4:], "little")
+
+
+def check_type(chunk: Chunk, allowed: Container[bytes], ancillary: bool) -> None:
+    """Raises for a type that is none, must be understood but is not known, or may not stand there (as in read_chunk)."""
+    if not (chunk.type.isalpha() and chunk.type.isascii()):
+        raise InvalidError("chunk_type", f"the chunk type {chunk.type!r} at byte {chunk.offset} is not four letters")
+    if chunk.type not in CHUNK_TYPES and is_critical(chunk.type):
         raise UnsupportedError("chunk", f"{chunk} must be understood, but is not known; a newer nvc may read the file")
-    if chunk_type not in allowed and (chunk_type in CHUNK_TYPES or not ancillary):
+    if chunk.type not in allowed and (chunk.type in CHUNK_TYPES or not ancillary):
         raise InvalidError("order", f"{chunk} may not stand there")
-    CHUNK_HEADER.check(values)
-    if chunk.length > max_bytes:
-        raise LimitError("chunk_bytes", f"{chunk} has {chunk.length} bytes, over the limit of {max_bytes}")
-    return chunk
+
+
+def check_length(chunk: Chunk, max_bytes: int) -> None:
+    """LimitError for a payload that is longer than the format or this reader allows."""
+    limit = min(max_bytes, CHUNK_BYTES)
+    if chunk.length > limit:
+        raise LimitError("chunk_bytes", f"{chunk} has {chunk.length} bytes, over the limit of {limit}")
 
 
 def read_payload(source: Source, chunk: Chunk) -> bytes:

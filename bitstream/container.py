@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from . import canonical, packing
 from .chunks import Chunk, Prologue, Source, pack_chunk, read_chunk, read_payload, read_prologue, stream_id
@@ -31,9 +31,12 @@ from .constants import (
 from .errors import BitstreamError, InvalidError, LimitError, TruncatedError
 from .header import CHUNK_HEADER, FOOTER, INDEX_ENTRY, SEGMENT_HEADER, Header
 from .index import Entry, Ledger, parse_index
+from .salvage import Gap, Good, Salvage
 from .segment import Segment, pack_segment, section_lengths, unpack_segment
 
 __all__ = ["ACCOUNTS", "Reader", "Segment", "Writer"]
+
+Numbers = TypeVar("Numbers")
 
 # What the bytes of a file are for, and where the sections of segments are counted.
 ACCOUNTS = ("container", "program", "weights", "embeddings", "codebook", "tokens", "hashes", "metadata")
@@ -125,9 +128,7 @@ class Reader:
     def _metadata(self) -> tuple[dict[str, str | int], int]:
         """The metadata and the bytes of its payload; behind it the source stands at the first segment."""
         self._source.seek(self._start)
-        start = self._source.read(CHUNK_HEADER.size)
-        self._source.unread(start)
-        if not start.startswith(META):
+        if not self._source.peek(CHUNK_HEADER.size).startswith(META):
             return {}, 0
         payload = self._required(META)
         document = canonical.unpack(packing.unpack(payload, "metadata", 1, DOCUMENT_BYTES), "metadata")
@@ -151,6 +152,14 @@ class Reader:
         last = FRAMES if last is None else last
         entries = self._find(first, last)
         yield from self._scan(first, last) if entries is None else map(self._segment_at, entries)
+
+    def salvage(self, read: Callable[[Segment], Numbers]) -> Iterator[Good[Numbers] | Gap]:
+        """What is left of a damaged file, front to back: the good segments, and before each the gap that it ends, if any.
+
+        `read` reads the numbers of a segment; its BitstreamError makes the segment a bad one.
+        """
+        self._source.seek(self._start)
+        return Salvage(self._source, self._salt, self.header, self.indexed, self._limits, read).walk()
 
     def accounting(self) -> dict[str, int]:
         """Bytes of the file by purpose (ACCOUNTS), checked like `segments()`; they add up to its size."""
@@ -219,8 +228,7 @@ class Reader:
         for chunk in self._walk():
             if chunk.type == INDX:
                 break
-            start = self._source.read(min(SEGMENT_HEADER.size, chunk.length))
-            self._source.unread(start)
+            start = self._source.peek(min(SEGMENT_HEADER.size, chunk.length))
             frames = self._frames_before(start, ledger.frames, first) if chunk.type == SEGM else 0
             if frames or chunk.type != SEGM:
                 if not self._source.skip(chunk.length):

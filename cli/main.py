@@ -11,6 +11,7 @@ import click
 from nvc.bitstream.errors import NvcError
 from nvc.codec.config import VERSION
 
+from .conformance import conformance
 from .decode import decode
 from .encode import encode
 from .info import info
@@ -26,11 +27,11 @@ def nvc() -> None:
     """Neural video codec: fits a network to one video and writes it as a file that decodes to the same bits everywhere.
 
     Exit codes: 0 ok, 1 input or output failed, 2 usage, 3 video unreadable, 4 bitstream refused, 5 target missed,
-    6 verification failed, 7 this machine lacks something, 70 a bug of nvc, 130 interrupted.
+    6 verification failed, 7 this machine lacks something, 10 a part was lost, 70 a bug of nvc, 130 interrupted.
     """
 
 
-for command in (encode, decode, info, verify):
+for command in (encode, decode, info, verify, conformance):
     nvc.add_command(command)
 
 
@@ -41,7 +42,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        nvc.main(standalone_mode=False)
+        exit_code = int(nvc.main(standalone_mode=False) or 0)
         if sys.stdout is not None:  # closed by the caller
             sys.stdout.flush()
     except click.exceptions.Exit as error:
@@ -69,7 +70,7 @@ def _run() -> int:
             return _fail("machine.memory", "out of memory; use a smaller --batch, --segment or picture", EXIT_MACHINE)
         text = str(error).splitlines()[0] if str(error) else ""
         return _fail("bug", f"{type(error).__name__}: {text}; this is a bug of nvc, NVC_DEBUG=1 shows where", EXIT_BUG)
-    return 0
+    return exit_code
 
 
 def _fail(code: str, message: str, exit_code: int) -> int:

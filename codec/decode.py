@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import BinaryIO
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from nvc.bitstream import constants
 from nvc.bitstream.analysis import Analysis, analyse, check_picture
-from nvc.bitstream.coefficients import read_sections
+from nvc.bitstream.coefficients import Tensors, read_sections
 from nvc.bitstream.constants import Limits
 from nvc.bitstream.container import Reader
 from nvc.bitstream.errors import InvalidError, LimitError, MachineError, UsageError, VerificationError
@@ -25,6 +26,7 @@ from nvc.bitstream.segment import Segment
 from .interpreter import Interpreter
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+Numbers = tuple[Analysis, Tensors]
 
 CPU_BATCH = 2  # frames whose maps still fit in a second-level cache
 CUDA_BATCH = 32
@@ -56,11 +58,16 @@ def open_device(name: str) -> torch.device:
 
 
 def frame_hash(planes: Sequence[NDArray[np.uint8]]) -> bytes:
-    """The first 8 bytes of SHA-256 over the samples of one frame's planes (H, W), row by row (SPEC 4.3)."""
+    """The first 8 bytes of SHA-256 over the samples of one frame's planes (H, W), row by row (SPEC 8.8)."""
     sha = hashlib.sha256()
     for plane in planes:
         sha.update(np.ascontiguousarray(plane).tobytes())
     return sha.digest()[: constants.HASH_BYTES]
+
+
+def wrong_frame(frame: int) -> VerificationError:
+    """The error of a frame that differs from its hash."""
+    return VerificationError("frame", f"frame {frame} differs from its hash in the file")
 
 
 class Decoder:
@@ -92,25 +99,31 @@ class Decoder:
             pts = clock.stamps(segment)
             low, high = max(first - segment.first_frame, 0), min(end - segment.first_frame, segment.frames)
             if low < high:
-                yield from self._segment(segment, low, high, pts)
+                yield from self._verified(segment, low, high, pts)
 
-    def _segment(self, segment: Segment, low: int, high: int, pts: tuple[int, ...]) -> Iterator[Batch]:
+    def numbers(self, segment: Segment) -> Numbers:
+        """The numbers of a segment; BitstreamError where they are damaged, or ask for more than the limits allow."""
         analysis = self._analysis(segment)
         self._check_work(analysis, segment)
-        tensors = read_sections(analysis, segment, self.limits)
+        return analysis, read_sections(analysis, segment, self.limits)
+
+    def render(self, segment: Segment, numbers: Numbers, low: int, high: int) -> Iterator[tuple[int, Planes, list[bool]]]:
+        """Frames low .. high - 1 of a segment in batches: the first one's number in it, planes, and whether each has its hash."""
+        analysis, tensors = numbers
         hashes = segment.sections[constants.HASHES]
         affordable = max(1, self.limits.max_memory_bytes // max(1, analysis.peak_memory))
         run = Interpreter(analysis, tensors, segment.frames, min(self.batch, affordable), self.device)
         for start in range(low, high, run.batch):
             count = min(run.batch, high - start)
             planes = run.render(start, count)
-            for i in range(count):
-                frame = start + i
-                if frame_hash([p[i] for p in planes]) != hashes[8 * frame : 8 * frame + 8]:
-                    raise VerificationError(
-                        "frame", f"frame {segment.first_frame + frame} differs from its hash in the file"
-                    )
-            yield Batch(segment.first_frame + start, planes, pts[start : start + count])
+            wanted = [hashes[8 * frame : 8 * frame + 8] for frame in range(start, start + count)]
+            yield start, planes, [frame_hash([p[i] for p in planes]) == wanted[i] for i in range(count)]
+
+    def _verified(self, segment: Segment, low: int, high: int, pts: tuple[int, ...]) -> Iterator[Batch]:
+        for start, planes, right in self.render(segment, self.numbers(segment), low, high):
+            if not all(right):
+                raise wrong_frame(segment.first_frame + start + right.index(False))
+            yield Batch(segment.first_frame + start, planes, pts[start : start + len(right)])
 
     def _analysis(self, segment: Segment) -> Analysis:
         if segment.program >= len(self.analyses):
@@ -131,13 +144,16 @@ class Clock:
 
     def __init__(self, header: Header) -> None:
         self.header, self.now = header, header.first_pts
+        self._ticks = 1 / (header.frame_rate * header.time_base) if header.frame_rate is not None else Fraction()
+
+    def at(self, frame: int) -> int:
+        """The time stamp of a frame, in ticks of the time base, in a file of constant rate."""
+        return self.header.first_pts + round(frame * self._ticks)
 
     def stamps(self, segment: Segment) -> tuple[int, ...]:
         """The time stamps of a segment's frames, in ticks of the time base; segments must come in order."""
-        header = self.header
-        if header.frame_rate is not None:
-            ticks = 1 / (header.frame_rate * header.time_base)
-            return tuple(header.first_pts + round((segment.first_frame + i) * ticks) for i in range(segment.frames))
+        if self.header.frame_rate is not None:
+            return tuple(map(self.at, range(segment.first_frame, segment.first_frame + segment.frames)))
         _, *stamps = itertools.accumulate(segment.times or (), initial=self.now)
         self.now = stamps[-1]
         return tuple(stamps)

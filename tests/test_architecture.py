@@ -108,7 +108,7 @@ def _allowed_of_ours(found: Import, module: str, package: str) -> bool:
         earlier = MODELS[: MODELS.index(own)] if own in MODELS else ()  # a family may stand on those before it, a part on none
         others = [f"nvc.codec.models.{family}" for family in MODELS if family not in earlier]
         return not inside(name, *others, *(f"nvc.codec.{trainer}" for trainer in TRAINERS))
-    if module == "nvc.codec.decode":
+    if module in ("nvc.codec.decode", "nvc.codec.salvage"):
         return not inside(name, *(f"nvc.codec.{trainer}" for trainer in TRAINING))
     return inside(name, "nvc.bitstream", "nvc.codec")
 
