@@ -57,7 +57,7 @@ class TensorSpec:
     def __post_init__(self) -> None:
         rule = _RULES[self.kind]
         if len(self.shape) != rule.rank or min(self.shape) < 1:
-            raise ValueError(f"a {self.kind.value} tensor of shape {self.shape}: needs rank {rule.rank}, dimensions of 1 and more")
+            raise ValueError(f"a {self.kind.value} tensor of shape {self.shape}: needs rank {rule.rank} and dimensions >= 1")
         if not (2 <= self.levels <= MAX_LEVELS if self.kind is Kind.TOKENS else self.levels == 0):
             raise ValueError(f"a {self.kind.value} tensor of {self.levels} levels (tokens: 2..4096)")
         if self.count > MAX_TENSOR_VALUES:
