@@ -36,7 +36,7 @@ from nvc.bitstream.segment import unpack_segment
 from nvc.bitstream.tensors import read_tensors
 from nvc.codec.decode import Decoder
 from nvc.conformance import manifest, reference
-from nvc.conformance.generate_file import Chunk, File
+from nvc.conformance.catalogue.file import Chunk, File
 from nvc.conformance.ref_errors import Refused
 from nvc.conformance.ref_operations import render
 from nvc.conformance.suite import OK

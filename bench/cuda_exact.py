@@ -14,7 +14,8 @@ from nvc.bitstream.analysis import analyse
 from nvc.bitstream.constants import Limits
 from nvc.codec.decode import open_device
 from nvc.codec.interpreter import Interpreter
-from nvc.conformance import generate_networks, ref_operations
+from nvc.conformance import ref_operations
+from nvc.conformance.catalogue import networks
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     device = open_device(options.device)
     frames = different = 0
     for seed in range(options.networks):
-        network = generate_networks.random_network(seed)
+        network = networks.random_network(seed)
         rows = [[int(op.code), *op.arguments] for op in network.program.operations]
         run = Interpreter(analyse(network.program, Limits()), network.tensors, network.frames, 4, device)
         for t in range(network.frames):

@@ -1,6 +1,6 @@
 """Writes the conformance vectors: `python -m nvc.conformance.generate` makes the same files, manifest and COVERAGE.md each time.
 
-Every vector but the natural ones is made from seeds by the catalogues, `generate_*.py`. What it must decode to is what the
+Every vector but the natural ones is made from seeds by the catalogues, `catalogue/`. What it must decode to is what the
 reference decoder says, which shares no code with the writer; a vector that the reference answers otherwise than its catalogue
 says is an error here. The natural ones are recorded encodes, kept as they are.
 """
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from . import coverage, reference
-from .generate_natural import natural
-from .generate_numbers import numbers_of_segments
-from .generate_programs import programs
-from .generate_salvage import salvage
-from .generate_structure import structure
-from .generate_valid import valid
+from .catalogue.natural import natural
+from .catalogue.numbers import numbers_of_segments
+from .catalogue.programs import programs
+from .catalogue.salvage import salvage
+from .catalogue.structure import structure
+from .catalogue.valid import valid
 from .ref_errors import Refused
 from .suite import OK, Salvage, Vector, save
 

@@ -20,7 +20,7 @@ from nvc.bitstream.header import Header
 from nvc.bitstream.program import Program, pack_programs
 from nvc.bitstream.segment import Segment
 from nvc.conformance import ref_operations
-from nvc.conformance.generate_networks import Network, random_network
+from nvc.conformance.catalogue.networks import Network, random_network
 
 Integers = NDArray[np.int64]
 STEPS = 12  # enough to pass through every phase of a fit

@@ -14,7 +14,7 @@ from nvc.bitstream.arithmetic import multiplier_code
 from nvc.bitstream.constants import Limits
 from nvc.bitstream.program import Op, Operation, Program, unpack_programs
 from nvc.conformance import ref_operations
-from nvc.conformance.generate_networks import random_network
+from nvc.conformance.catalogue.networks import random_network
 
 Integers = NDArray[np.int64]
 Row = list[int]

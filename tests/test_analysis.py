@@ -21,7 +21,7 @@ from nvc.bitstream.errors import BitstreamError, LimitError
 from nvc.bitstream.header import Header
 from nvc.bitstream.program import Op, unpack_programs
 from nvc.bitstream.tensors import Kind
-from nvc.conformance.generate_networks import random_network
+from nvc.conformance.catalogue.networks import random_network
 
 LIMITS = Limits()
 PIXELS = [30, 0, 0, 1, 0, 255, 0, 0]  # requantise value 0 to samples by parameter 0

@@ -15,7 +15,7 @@ from nvc.bitstream.constants import Limits
 from nvc.bitstream.errors import InvalidError
 from nvc.bitstream.program import Op
 from nvc.bitstream.tensors import Kind, TensorSpec
-from nvc.conformance.generate_networks import random_network
+from nvc.conformance.catalogue.networks import random_network
 
 EXACT = 1 << 24
 EXTREMES = {  # the largest and smallest numbers that a section can bring, for inputs whose value is not bounded otherwise

@@ -20,7 +20,7 @@ from nvc.bitstream.constants import Limits
 from nvc.bitstream.errors import BitstreamError
 from nvc.bitstream.segment import Segment
 from nvc.bitstream.tensors import TensorSpec, read_tensors, write_tensors
-from nvc.conformance.generate_networks import Network, random_network
+from nvc.conformance.catalogue.networks import Network, random_network
 
 KINDS_ROWS: list[Row] = [  # a parameter for every section
     [1, 0, 2, 1, 1, 0, 1],

@@ -40,7 +40,7 @@ from nvc.bitstream.program import Builder, Op, Program
 from nvc.bitstream.segment import Segment
 from nvc.codec.decode import Decoder, open_device, verify
 from nvc.conformance import ref_operations
-from nvc.conformance.generate_networks import random_network
+from nvc.conformance.catalogue.networks import random_network
 
 Frame = tuple[int, list[Integers]]  # time stamp and three planes
 LAST = sys.maxsize

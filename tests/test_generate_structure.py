@@ -14,10 +14,10 @@ from nvc.bitstream.errors import NvcError
 from nvc.codec.decode import Decoder
 from nvc.codec.salvage import Salvager
 from nvc.conformance import coverage, reference
-from nvc.conformance.generate_bases import TICKS, Film, film
-from nvc.conformance.generate_file import File
-from nvc.conformance.generate_salvage import COUNTS, salvage
-from nvc.conformance.generate_structure import structure
+from nvc.conformance.catalogue.bases import TICKS, Film, film
+from nvc.conformance.catalogue.file import File
+from nvc.conformance.catalogue.salvage import COUNTS, salvage
+from nvc.conformance.catalogue.structure import structure
 from nvc.conformance.ref_errors import Refused
 from nvc.conformance.suite import OK, Vector
 

@@ -20,10 +20,10 @@ from nvc.bitstream.constants import Limits
 from nvc.bitstream.errors import BitstreamError, LimitError
 from nvc.codec.decode import Decoder
 from nvc.conformance import ref_numbers, ref_operations, reference
+from nvc.conformance.catalogue.file import File, SegmentParts
+from nvc.conformance.catalogue.valid import valid, zstd_frame
+from nvc.conformance.catalogue.valid_functions import rounding_cases
 from nvc.conformance.coverage import SPEC, Rule, rules
-from nvc.conformance.generate_file import File, SegmentParts
-from nvc.conformance.generate_valid import valid, zstd_frame
-from nvc.conformance.generate_valid_functions import rounding_cases
 from nvc.conformance.ref_errors import Refused
 from nvc.conformance.suite import OK, Vector
 

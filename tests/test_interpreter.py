@@ -18,7 +18,7 @@ from nvc.bitstream.constants import Limits
 from nvc.bitstream.errors import InvalidError
 from nvc.bitstream.program import SYNTAX, Op
 from nvc.codec.interpreter import Interpreter
-from nvc.conformance.generate_networks import Network, random_network
+from nvc.conformance.catalogue.networks import Network, random_network
 
 CPU = torch.device("cpu")
 SEEDS = range(64)

@@ -18,7 +18,7 @@ from nvc.bitstream.constants import Limits
 from nvc.bitstream.errors import BitstreamError
 from nvc.bitstream.program import SYNTAX, Builder, Field, Op, Operation, Program, describe, pack_programs, unpack_programs
 from nvc.bitstream.tensors import Kind
-from nvc.conformance.generate_networks import random_network
+from nvc.conformance.catalogue.networks import random_network
 
 OUTPUT = [50, 0, 0, 0]
 OPERATIONS = [op for op in Op if op is not Op.OUTPUT]

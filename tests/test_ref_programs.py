@@ -21,7 +21,7 @@ from nvc.bitstream.header import Header
 from nvc.bitstream.program import SYNTAX, Op, unpack_programs
 from nvc.bitstream.segment import Segment
 from nvc.bitstream.tensors import Kind, TensorSpec
-from nvc.conformance.generate_networks import random_network
+from nvc.conformance.catalogue.networks import random_network
 from nvc.conformance.ref_errors import Refused
 from nvc.conformance.ref_numbers import check_specs
 from nvc.conformance.ref_programs import SIGNATURES, P, Program, V, check_picture, parse_programs, prove, read_numbers

@@ -48,7 +48,7 @@ from nvc.bitstream.header import Header
 from nvc.bitstream.program import Builder, Op
 from nvc.bitstream.salvage import Gap
 from nvc.conformance import ref_container, ref_salvage, reference
-from nvc.conformance.generate_networks import Network, random_network
+from nvc.conformance.catalogue.networks import Network, random_network
 from nvc.conformance.ref_container import Container
 from nvc.conformance.ref_errors import Refused
 from nvc.conformance.ref_salvage import Lost

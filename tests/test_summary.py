@@ -25,7 +25,7 @@ from nvc.bitstream.segment import Segment
 from nvc.bitstream.summary import summarise
 from nvc.bitstream.tensors import Kind
 from nvc.cli.info import info
-from nvc.conformance.generate_networks import random_network
+from nvc.conformance.catalogue.networks import random_network
 
 
 def summary(data: bytes, limits: Limits | None = None) -> dict[str, Any]:

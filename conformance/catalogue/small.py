@@ -14,8 +14,8 @@ from nvc.bitstream import canonical
 from nvc.bitstream.header import Header
 from nvc.bitstream.tensors import Kind, TensorSpec, write_tensors
 
-from .generate_file import Chunk, File, SegmentParts
-from .ref_operations import render
+from ..ref_operations import render
+from .file import Chunk, File, SegmentParts
 
 Integers = NDArray[np.int64]
 Row = list[int]

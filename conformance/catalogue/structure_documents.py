@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from nvc.bitstream import canonical
 from nvc.bitstream.program import Op
 
-from .generate_file import File
-from .generate_refusals import refusal
-from .generate_structure_packed import DOCUMENT, FILM, LARGEST, RLE, block, frame, with_metadata
-from .suite import Vector
+from ..suite import Vector
+from .file import File
+from .refusals import refusal
+from .structure_packed import DOCUMENT, FILM, LARGEST, RLE, block, frame, with_metadata
 
 
 def with_model(document: bytes) -> File:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from .generate_bases import Film, film
-from .generate_file import File
-from .generate_refusals import refusal
-from .generate_structure_fields import with_head, with_segment
-from .suite import Vector
+from ..suite import Vector
+from .bases import Film, film
+from .file import File
+from .refusals import refusal
+from .structure_fields import with_head, with_segment
 
 FILM, OPEN = film(), film(Film(indexed=False))
 INDEX = {"offset": (0, "<Q"), "first_frame": (8, "<Q"), "frames": (16, "<I")}

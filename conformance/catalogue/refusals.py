@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .generate_file import File
-from .suite import Vector
+from ..suite import Vector
+from .file import File
 
 
 def refusal(slug: str, code: str, file: File | bytes, about: str, *clauses: str, **limits: int) -> Vector:

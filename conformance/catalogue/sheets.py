@@ -21,8 +21,8 @@ from nvc.bitstream.program import Builder, Op, Program, pack_programs
 from nvc.bitstream.rangecoder import RangeEncoder
 from nvc.bitstream.segment import Segment
 
-from .generate_codings import Coding, Integers, TensorWriter
-from .ref_operations import render
+from ..ref_operations import render
+from .codings import Coding, Integers, TensorWriter
 
 Line = Sequence[int] | Integers
 

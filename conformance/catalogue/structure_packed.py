@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from .generate_bases import Film, film
-from .generate_file import File
-from .generate_refusals import refusal
-from .generate_structure_fields import ticks, with_times
-from .suite import Vector
+from ..suite import Vector
+from .bases import Film, film
+from .file import File
+from .refusals import refusal
+from .structure_fields import ticks, with_times
 
 FILM = film(Film((1,)))  # the smallest film: most rules of documents have nothing to do with the rest of a file
 ZSTD_MAGIC = bytes.fromhex("28b52ffd")

@@ -11,9 +11,9 @@ from nvc.bitstream.coders import Adaptive, Constant, Histogram, Laplace, Mode, w
 from nvc.bitstream.program import Op
 from nvc.bitstream.rangecoder import PythonRangeDecoder, RangeEncoder
 
-from .generate_codings import EXACT, Coding, Integers
-from .generate_sheets import HIGH, LOW, Line, Sheet, Work, numbers, single
-from .suite import Vector
+from ..suite import Vector
+from .codings import EXACT, Coding, Integers
+from .sheets import HIGH, LOW, Line, Sheet, Work, numbers, single
 
 FLAT = tuple([1] * 8)  # classes of a histogram of eight values that are all alike
 

@@ -10,10 +10,10 @@ import numpy as np
 from nvc.bitstream import canonical, packing
 from nvc.bitstream.program import Op, Program, pack_programs
 
-from .generate_codings import EXACT, Integers
-from .generate_file import Chunk, File
-from .generate_sheets import HIGH, LOW, Sheet, Work, power, segment, single, values, write
-from .suite import Vector
+from ..suite import Vector
+from .codings import EXACT, Integers
+from .file import Chunk, File
+from .sheets import HIGH, LOW, Sheet, Work, power, segment, single, values, write
 
 DOCUMENT = 65536  # bytes
 MAX_STRING, MAX_ITEMS = 4096, 4096

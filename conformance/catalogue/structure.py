@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .generate_bases import Film, film
-from .generate_file import MAGIC, Chunk
-from .generate_refusals import refusal
-from .generate_structure_documents import documents
-from .generate_structure_fields import fields
-from .generate_structure_index import index
-from .generate_structure_order import limits, order
-from .generate_structure_packed import packed
-from .suite import Vector
+from ..suite import Vector
+from .bases import Film, film
+from .file import MAGIC, Chunk
+from .refusals import refusal
+from .structure_documents import documents
+from .structure_fields import fields
+from .structure_index import index
+from .structure_order import limits, order
+from .structure_packed import packed
 
 FILM, LIVE = film(), film(Film(live=True, indexed=False))
 OPEN = film(Film(indexed=False))

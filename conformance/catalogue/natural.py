@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .suite import FOLDER, Vector
+from ..suite import FOLDER, Vector
 
 # name, the arguments that made it (`nvc encode $NVC_CLIPS/... OUT --preset draft` before them), rules
 ENCODES = (

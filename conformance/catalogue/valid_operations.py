@@ -9,9 +9,9 @@ import numpy as np
 
 from nvc.bitstream.program import Op
 
-from .generate_networks import random_network
-from .generate_sheets import HIGH, IDENTITY, LEAKY, LOW, Sheet, Work, numbers, power, segment, single, values, write
-from .suite import Vector
+from ..suite import Vector
+from .networks import random_network
+from .sheets import HIGH, IDENTITY, LEAKY, LOW, Sheet, Work, numbers, power, segment, single, values, write
 
 RANDOM = (1, 8, 13, 18, 21)  # seeds of networks that together have every operation and every function
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .generate_bases import Film, film
-from .generate_file import Chunk, File
-from .generate_refusals import refusal
-from .generate_structure_fields import EMBEDDINGS, HASHES, TIMES, parts_of, ticks, with_head, with_parts, with_segment, with_times
-from .suite import Vector
+from ..suite import Vector
+from .bases import Film, film
+from .file import Chunk, File
+from .refusals import refusal
+from .structure_fields import EMBEDDINGS, HASHES, TIMES, parts_of, ticks, with_head, with_parts, with_segment, with_times
 
 FILM, LIVE, OPEN = film(), film(Film(live=True, indexed=False)), film(Film(indexed=False))
 VARIABLE = film(Film(variable=True))

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .generate_codings import EXACT
-from .generate_sheets import HARD_SWISH, HIGH, LEAKY, LOW, TABLE, Sheet, Work, numbers, power, single
-from .ref_operations import half_even
-from .suite import Vector
+from ..ref_operations import half_even
+from ..suite import Vector
+from .codings import EXACT
+from .sheets import HARD_SWISH, HIGH, LEAKY, LOW, TABLE, Sheet, Work, numbers, power, single
 
 TABLES = ("gelu", "tanh", "sigmoid", "exp")
 

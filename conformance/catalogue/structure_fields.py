@@ -6,10 +6,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .generate_bases import Film, film
-from .generate_file import File, SegmentParts
-from .generate_refusals import refusal
-from .suite import Vector
+from ..suite import Vector
+from .bases import Film, film
+from .file import File, SegmentParts
+from .refusals import refusal
 
 FILM, VARIABLE = film(), film(Film(variable=True))
 HEAD = {  # SPEC 3.3: offset and form of the fields

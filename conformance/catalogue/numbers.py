@@ -12,9 +12,9 @@ from nvc.bitstream.coders import put_signed, put_unsigned, write_adaptive
 from nvc.bitstream.rangecoder import RangeEncoder
 from nvc.bitstream.tensors import Kind
 
-from .generate_programs import BASE, PLAIN
-from .generate_small import UNIT, Integers, Numbers, Row, Small, numbers, these
-from .suite import Vector
+from ..suite import Vector
+from .programs import BASE, PLAIN
+from .small import UNIT, Integers, Numbers, Row, Small, numbers, these
 
 EXACT = 1 << 24
 Write = Callable[[RangeEncoder], None]

@@ -11,14 +11,14 @@ from nvc.bitstream import canonical, packing
 from nvc.bitstream.constants import FIRST_PTS
 from nvc.bitstream.segment import Segment
 
-from .generate_file import Chunk, File, SegmentParts
-from .generate_sheets import Sheet, Work, numbers, power, segment, segments, single, values, write
-from .generate_valid_functions import functions
-from .generate_valid_limits import limits
-from .generate_valid_numbers import tensors
-from .generate_valid_operations import operations
-from .suite import Vector
-from .xxh64 import xxh64
+from ..suite import Vector
+from ..xxh64 import xxh64
+from .file import Chunk, File, SegmentParts
+from .sheets import Sheet, Work, numbers, power, segment, segments, single, values, write
+from .valid_functions import functions
+from .valid_limits import limits
+from .valid_numbers import tensors
+from .valid_operations import operations
 
 YUV, RGB = 0, 1
 TIMES = 6  # the section

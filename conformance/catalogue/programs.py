@@ -10,10 +10,10 @@ from typing import Any
 from nvc.bitstream import canonical
 from nvc.bitstream.tensors import Kind
 
-from .coverage import SPEC
-from .generate_file import File
-from .generate_small import UNIT, Numbers, Row, Small, numbers, these
-from .suite import Vector
+from ..coverage import SPEC
+from ..suite import Vector
+from .file import File
+from .small import UNIT, Numbers, Row, Small, numbers, these
 
 # One of every operation, in a picture of 4 x 2 samples; row i makes value i.
 ROWS: list[Row] = [

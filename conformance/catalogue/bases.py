@@ -22,8 +22,8 @@ from nvc.bitstream.header import Header
 from nvc.bitstream.program import Builder, Op, Program, pack_programs
 from nvc.bitstream.segment import Segment
 
-from .generate_file import File
-from .ref_operations import render
+from ..ref_operations import render
+from .file import File
 
 Integers = NDArray[np.int64]
 

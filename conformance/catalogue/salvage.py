@@ -9,10 +9,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .generate_bases import Film, film
-from .generate_file import Chunk, File
-from .generate_structure_fields import HASHES, SEGMENT, parts_of, with_head
-from .suite import Vector
+from ..suite import Vector
+from .bases import Film, film
+from .file import Chunk, File
+from .structure_fields import HASHES, SEGMENT, parts_of, with_head
 
 COUNTS = (2, 1, 3, 2)  # frames of the segments, which begin with frames 0, 2, 3 and 6
 FILM, VARIABLE, LIVE = film(Film(COUNTS)), film(Film(COUNTS, variable=True)), film(Film(COUNTS, live=True))
