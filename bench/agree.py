@@ -30,7 +30,7 @@ from nvc.bitstream.analysis import analyse
 from nvc.bitstream.coefficients import SECTION_OF, digest
 from nvc.bitstream.constants import Limits
 from nvc.bitstream.errors import NvcError
-from nvc.bitstream.header import Header
+from nvc.bitstream.header import SEGMENT_HEADER, Header
 from nvc.bitstream.program import unpack_programs
 from nvc.bitstream.segment import unpack_segment
 from nvc.bitstream.tensors import read_tensors
@@ -113,7 +113,8 @@ def changed(data: bytes, random: Random) -> bytes:
     made = SegmentInput.from_bytes(mutators.numbers(given.to_bytes(), 1 << 16, random, havoc))
     payload = with_digest(made, Header.from_bytes(file.payload(b"HEAD"))) if random.random() < 0.8 else made.payload
     file = file.with_payload(b"MODL", made.model).with_chunk(place, Chunk(b"SEGM", payload))
-    return (file.indexed() if random.random() < 0.5 else file).to_bytes()
+    whole = len(payload) >= SEGMENT_HEADER.size  # the index wants to know its frames
+    return (file.indexed() if whole and random.random() < 0.5 else file).to_bytes()
 
 
 def with_digest(given: SegmentInput, header: Header) -> bytes:
