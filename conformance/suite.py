@@ -14,7 +14,6 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 GROUPS = ("valid", "natural", "limits", "invalid", "unsupported", "salvage")
 OK = "ok"
-WRONG_FRAME = "verify.frame"  # no refusal: decoded frames differ from the hashes in the file (SPEC 8.8)
 KEYS = frozenset({"name", "file", "sha256", "about", "clauses", "expect", "frames", "limits", "salvage"})
 
 
