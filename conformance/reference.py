@@ -24,13 +24,14 @@ if not __package__:  # run as a script: relative imports need the package that t
     sys.path[:] = [str(_FOLDER.parent), *(entry for entry in sys.path if entry != str(_FOLDER))]
     __package__ = _FOLDER.name
 
+from .ref_bounds import prove
 from .ref_container import Container
 from .ref_documents import unpack_document
 from .ref_errors import Refused
 from .ref_fields import require
 from .ref_header import Header
 from .ref_operations import Integers, render
-from .ref_programs import Program, check_picture, parse_programs, prove, read_numbers
+from .ref_programs import Program, check_picture, parse_programs, read_numbers
 from .ref_salvage import Lost
 from .ref_salvage import salvage as salvage_segments
 from .ref_segment import Segment

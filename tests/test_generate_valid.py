@@ -19,7 +19,7 @@ from nvc.bitstream import packing
 from nvc.bitstream.constants import Limits
 from nvc.bitstream.errors import BitstreamError, LimitError
 from nvc.codec.decode import Decoder
-from nvc.conformance import ref_numbers, ref_operations, reference
+from nvc.conformance import ref_coder, ref_numbers, ref_operations, reference
 from nvc.conformance.catalogue.file import File, SegmentParts
 from nvc.conformance.catalogue.valid import valid, zstd_frame
 from nvc.conformance.catalogue.valid_functions import rounding_cases
@@ -129,7 +129,7 @@ def carries(symbols: list[tuple[int, int]]) -> int:
 
 def test_a_carry_runs_through_the_stream() -> None:
     stream = SegmentParts.parse(File.parse(VECTORS["valid/stream-carry"].data).payload(b"SEGM")).sections[0][1]
-    reader = ref_numbers.Stream(stream)
+    reader = ref_coder.Stream(stream)
     widths = [*[8] * 24, *[8, 8, 5, 5] * 3, 8, 8]  # 6 phases, 3 pairs of gains, a multiplier
     assert carries([(reader.bits(width), width) for width in widths]) == len(stream) // 4 - 1 == 8
 
@@ -142,13 +142,13 @@ def test_streams_end_both_ways() -> None:
 
 def test_counts_are_halved_in_the_long_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     halved = []
-    original = ref_numbers.table_from_counts
+    original = ref_coder.table_from_counts
 
-    def watch(counts: ref_numbers.Integers) -> list[int]:
+    def watch(counts: ref_coder.Integers) -> list[int]:
         halved.append(int(counts.sum()))
         return original(counts)
 
-    monkeypatch.setattr(ref_numbers, "table_from_counts", watch)
+    monkeypatch.setattr(ref_coder, "table_from_counts", watch)
     list(reference.decode(VECTORS["valid/adaptive-halving"].data))
     assert any(before > 1 << 19 and after < 0.6 * before for before, after in itertools.pairwise(halved))
 
@@ -178,7 +178,7 @@ def test_times_and_metadata_are_packed_as_their_names_say() -> None:
 
 # ---- mistakes that decoders make
 
-OPS, NUMS = ref_operations, ref_numbers
+OPS, NUMS, CODER = ref_operations, ref_numbers, ref_coder
 
 
 class Mistake(NamedTuple):
@@ -202,7 +202,6 @@ TAP, TAP_TURNED = "weight[o, i, dy, dx]", "weight[o, i, kh - 1 - dy, kw - 1 - dx
 CLAMPED = "min(max(frame.t + offset, 0), frame.frames - 1)"
 FREQUENCY = "frame.tensors[f]"
 WAVE, LARGEST = "% (1 << 32) >> 20", "counts.argmax()"
-OPS, NUMS = ref_operations, ref_numbers
 MISTAKES = {
     "half up": Mistake("requantise-ties", OPS, "half_even", "((floor & 1) == 1)", "True"),
     "half away from zero": Mistake("requantise-ties", OPS, "half_even", "((floor & 1) == 1)", "(value > 0)"),
@@ -241,12 +240,12 @@ MISTAKES = {
     "context of one frame": Mistake("tokens-returns", NUMS, "_context", "score += 2 * changed[t - 2]", "pass"),
     "forerunner of every frame": Mistake("tokens-returns", NUMS, "_follow", "np.where(changed[t], before, forerunner)", "before"),
     "densities doubled": Mistake("tokens-plain", NUMS, "_tokens", "2 * stream.bits(2)", "stream.bits(2)"),
-    "blocks without an end": Mistake("adaptive-halving", NUMS, "Adaptive", ", 2048)", ", 1 << 30)"),
-    "blocks of 16": Mistake("adaptive-blocks", NUMS, "Adaptive", "min(max(begin, 16), 2048)", "16"),
-    "counts not halved": Mistake("adaptive-halving", NUMS, "Adaptive", "(self.counts + 1) >> 1", "self.counts"),
-    "counts halved down": Mistake("adaptive-halving", NUMS, "Adaptive", "(self.counts + 1) >> 1", "(self.counts >> 1).clip(1)"),
+    "blocks without an end": Mistake("adaptive-halving", CODER, "Adaptive", ", 2048)", ", 1 << 30)"),
+    "blocks of 16": Mistake("adaptive-blocks", CODER, "Adaptive", "min(max(begin, 16), 2048)", "16"),
+    "counts not halved": Mistake("adaptive-halving", CODER, "Adaptive", "(self.counts + 1) >> 1", "self.counts"),
+    "counts halved down": Mistake("adaptive-halving", CODER, "Adaptive", "(self.counts + 1) >> 1", "(self.counts >> 1).clip(1)"),
     "masses at half": Mistake("mode-adaptive", NUMS, "_adaptive_mode", "(8, 64, 512, 4096)", "(4, 32, 256, 2048)"),
-    "rest to the last": Mistake("mode-histogram", NUMS, "table_from_counts", LARGEST, "len(counts) - 1 - counts[::-1].argmax()"),
+    "rest to the last": Mistake("mode-histogram", CODER, "table_from_counts", LARGEST, "len(counts) - 1 - counts[::-1].argmax()"),
     "signs swapped": Mistake("escapes", NUMS, "_with_escapes", "np.where(negative", "np.where(~negative"),
     "low bits not rounded": Mistake("bias-low-bits", NUMS, "_laplace_mode", "stream.raw(n, low) - half", "stream.raw(n, low)"),
     "low bits above 4096": Mistake("bias-low-bits", NUMS, "_laplace_mode", "bound > 4095", "bound > 4096"),
@@ -262,7 +261,9 @@ def install(monkeypatch: pytest.MonkeyPatch, mistake: Mistake) -> None:
     assert mistake.right in source, f"{module.__name__}.{name} reads otherwise now"
     made: dict[str, object] = {}
     exec("from __future__ import annotations\n" + source.replace(mistake.right, mistake.wrong), vars(module), made)
-    monkeypatch.setattr(module, name, made[name])
+    for user in (OPS, NUMS, CODER):
+        if vars(user).get(name) is original:
+            monkeypatch.setattr(user, name, made[name])
     for table in [value for value in vars(module).values() if isinstance(value, dict)]:
         for key in [key for key, value in table.items() if value is original]:
             monkeypatch.setitem(table, key, made[name])

@@ -22,9 +22,10 @@ from nvc.bitstream.program import SYNTAX, Op, unpack_programs
 from nvc.bitstream.segment import Segment
 from nvc.bitstream.tensors import Kind, TensorSpec
 from nvc.conformance.catalogue.networks import random_network
+from nvc.conformance.ref_bounds import prove
 from nvc.conformance.ref_errors import Refused
 from nvc.conformance.ref_numbers import check_specs
-from nvc.conformance.ref_programs import SIGNATURES, P, Program, V, check_picture, parse_programs, prove, read_numbers
+from nvc.conformance.ref_programs import SIGNATURES, P, Program, V, check_picture, parse_programs, read_numbers
 
 SEEDS = st.integers(0, 2**32)
 NETWORKS = st.integers(0, 60)
