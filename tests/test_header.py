@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nvc.bitstream.constants import PIXEL_FORMATS, UNKNOWN_COUNT
 from nvc.bitstream.errors import BitstreamError, InvalidError
-from nvc.bitstream.header import ELEMENTS, PICTURE_HEADER, Element, Field, Header
+from nvc.bitstream.header import ELEMENTS, PICTURE_HEADER, SEGMENT_HEADER, Element, Field, Header
 
 U32 = st.integers(1, (1 << 32) - 1)
 RATIOS = st.builds(Fraction, U32, U32)
@@ -125,6 +125,13 @@ def test_another_length_is_refused(length: int) -> None:
     with pytest.raises(InvalidError) as caught:
         Header.from_bytes(bytes(length))
     assert caught.value.code == "invalid.length"
+
+
+@pytest.mark.parametrize("length", [0, 7, 9])
+def test_a_byte_string_of_another_length_than_its_field_is_not_written(length: int) -> None:
+    values = {"first_frame": 0, "frames": 1, "program": 0, "flags": 0, "sections": 0, "reserved": 0}
+    with pytest.raises(InvalidError, match=f"digest has {length} bytes"):
+        SEGMENT_HEADER.pack(**values, digest=bytes(length))
 
 
 def test_chroma_planes_of_odd_pictures_are_rounded_up() -> None:
