@@ -131,7 +131,6 @@ class Subject:
                 ways.append(DecodingWay(f"2 threads, {device}", device, threads=2))
         return ways
 
-
     def salvagers(self) -> list[SalvagingWay]:
         """Lost frames left out and held, from a file, from a pipe and in odd reads."""
         device = self.devices[0]
