@@ -74,7 +74,7 @@ class Limits:
     max_segments: int = 1_000_000  # SPEC 9
     max_segment_frames: int = 4096  # SPEC 9: the granularity of seeking and of loss; over a minute at 60 per second
     max_chunk_bytes: int = 64 << 20  # SPEC 9: the largest single read
-    max_parameters: int = 1 << 25  # SPEC 9: per segment
+    max_parameters: int = 1 << 24  # SPEC 9: per segment; a dozen bytes can stand for so many, which take 0.7 GiB to check
     max_tensors: int = 1024  # SPEC 9: per program
     max_operations: int = 1024  # SPEC 9: per program
     max_macs_per_pixel: int = 1 << 20  # SPEC 9: multiply-adds per luma sample

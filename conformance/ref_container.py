@@ -23,7 +23,7 @@ LIMITS: Mapping[str, int] = {  # SPEC 9: the defaults
     "max_segments": 1000000,
     "max_segment_frames": 4096,
     "max_chunk_bytes": 67108864,
-    "max_parameters": 33554432,
+    "max_parameters": 16777216,
     "max_tensors": 1024,
     "max_operations": 1024,
     "max_macs_per_pixel": 1048576,

@@ -241,9 +241,9 @@ def _costs() -> Iterator[Vector]:
     yield over("operations-over", long, "1025 operations", "max_operations", "limit.operations")
     phases = [[5, 2 * number, 2 * number + 1, 1] for number in range(513)]
     yield over("tensors-over", phases, "1027 parameters", "max_tensors", "limit.tensors", 1026)
-    yield over("parameters-over", [[3, 0, 2048, 128, 129]], "33.8 million numbers", "max_parameters", "limit.parameters")
-    many = _long(33, 64, 128, 128)
-    yield _invalid("parameters-of-segment", many, "33 frames of 2^20 numbers", "max_parameters", "limit.parameters")
+    yield over("parameters-over", [[3, 0, 2048, 64, 129]], "16.9 million numbers", "max_parameters", "limit.parameters")
+    many = _long(17, 64, 128, 128)
+    yield _invalid("parameters-of-segment", many, "17 frames of 2^20 numbers", "max_parameters", "limit.parameters")
     yield _invalid("tensor-shape", _long(4096, 1, 128, 129), "4096 frames of 16512 numbers", "T1 R4", "invalid.tensor_shape")
     huge = [[3, 0, 4096, 1, 1], [21, 0, 16, 1, 16, 1], [21, 1, 16, 1, 16, 1], *[[21, 2, 1, 1, 1, 1]] * 4]
     alive = [*huge, *([12, number, number + 1] for number in range(2, 6))]
