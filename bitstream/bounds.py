@@ -78,11 +78,14 @@ def _convolution(proof: Proof, op: Operation, tensors: Sequence[Integers]) -> tu
     weight, bias = tensors[op["weight"]].astype(np.int64), tensors[op["bias"]].astype(np.int64)
     groups = op["groups"]
     # zero padding puts zeros beside the values, so the interval of a tap always holds 0
-    low = np.minimum(proof.low[op["x"]], 0).reshape(groups, 1, -1, 1)
-    high = np.maximum(proof.high[op["x"]], 0).reshape(groups, 1, -1, 1)
+    low = np.minimum(proof.low[op["x"]], 0).reshape(groups, -1)
+    high = np.maximum(proof.high[op["x"]], 0).reshape(groups, -1)
     taps = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    positive = np.maximum(taps * low, taps * high).sum(axis=(2, 3)).reshape(-1) + np.maximum(bias, 0)
-    negative = np.maximum(-taps * low, -taps * high).sum(axis=(2, 3)).reshape(-1) + np.maximum(-bias, 0)
+    above, below = np.maximum(taps, 0), np.minimum(taps, 0)  # as low <= 0 <= high, the sign of a tap decides which end counts
+    most = np.einsum("gock,gc->go", above, high) + np.einsum("gock,gc->go", below, low)
+    least = np.einsum("gock,gc->go", above, low) + np.einsum("gock,gc->go", below, high)
+    positive = most.reshape(-1) + np.maximum(bias, 0)
+    negative = -least.reshape(-1) + np.maximum(-bias, 0)
     return -negative, positive, _reach(-negative, positive)
 
 

@@ -35,7 +35,7 @@ def digest(tensors: Sequence[NDArray[np.int64]]) -> bytes:
     """First 8 bytes of SHA-256 over all integers, in parameter order, as little-endian signed 64-bit numbers."""
     sha = hashlib.sha256()
     for tensor in tensors:
-        sha.update(np.ascontiguousarray(tensor, dtype="<i8").tobytes())
+        sha.update(np.ascontiguousarray(tensor, dtype="<i8").data)
     return sha.digest()[: constants.DIGEST_BYTES]
 
 
