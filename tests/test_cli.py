@@ -866,7 +866,9 @@ def test_metadata_cannot_write_control_characters_to_the_terminal(run: Run, file
 
 
 def start(*arguments: object, **more: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "nvc.cli", *map(str, arguments)]
+    # a shell lets its background jobs ignore SIGINT, and they let their children
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nvc.cli.main import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
 
 
