@@ -14,6 +14,7 @@ from nvc.bitstream.tensors import Kind
 
 from ..suite import Vector
 from .programs import BASE, PLAIN
+from .refusals import refusal
 from .small import UNIT, Integers, Numbers, Row, Small, numbers, these
 
 EXACT = 1 << 24
@@ -31,7 +32,7 @@ def numbers_of_segments() -> Iterator[Vector]:
 
 
 def _invalid(slug: str, file: Small, about: str, rules: str, code: str) -> Vector:
-    return Vector(f"invalid/{slug}", file.to_bytes(), about, tuple(rules.split()), code)
+    return refusal(slug, code, file.to_bytes(), about, *rules.split())
 
 
 # ---- what a stream is written with, whether it may stand there or not (SPEC 5.4, 6, 7)
@@ -222,8 +223,7 @@ def _bounds() -> Iterator[Vector]:
         weights = [these(Kind.BIAS, *biases), *more, these(Kind.MULTIPLIER, 0)]
         tensors = [Numbers(Kind.CONSTANT, np.zeros((1, 2, 4), np.int64)), _weights(len(biases), slug), *weights]
         small = Small([*start, *rows, *last], tensors, 1, 4 * scale, 2 * scale)
-        rules = ("B1", f"bound.{slug.partition('-')[0]}")
-        return Vector(f"invalid/bound-{slug}", small.to_bytes(), about, rules, "invalid.bound")
+        return _invalid(f"bound-{slug}", small, about, f"B1 bound.{slug.partition('-')[0]}", "invalid.bound")
 
     yield over("convolution-above", "a sum that can reach 2^24 + 1", (EXACT - 2046,), [])
     yield over("convolution-below", "a sum that can reach -2^24 - 1", (2047 - EXACT,), [])

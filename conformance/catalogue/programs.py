@@ -13,6 +13,7 @@ from nvc.bitstream.tensors import Kind
 from ..coverage import SPEC
 from ..suite import Vector
 from .file import File
+from .refusals import refusal
 from .small import UNIT, Numbers, Row, Small, numbers, these
 
 # One of every operation, in a picture of 4 x 2 samples; row i makes value i.
@@ -72,8 +73,7 @@ def programs() -> Iterator[Vector]:
 
 
 def _invalid(slug: str, file: Small, about: str, rules: str, code: str = "invalid.program") -> Vector:
-    group = {"unsupported": "unsupported", "limit": "limits"}.get(code.partition(".")[0], "invalid")
-    return Vector(f"{group}/{slug}", file.to_bytes(), about, tuple(rules.split()), code)
+    return refusal(slug, code, file.to_bytes(), about, *rules.split())
 
 
 def _documents() -> Iterator[Vector]:
@@ -266,8 +266,7 @@ def _costs() -> Iterator[Vector]:
     yield given("max_macs_total", 2 * WORK - 1, "limit.compute", "one multiply-add more than the user allows")
     live = _live(BASE.file())
     about = "a live file whose second frame goes over the multiply-adds that the user allows"
-    vector = Vector("limits/max-macs-total-live", live.to_bytes(), about, ("max_macs_total",), "limit.compute")
-    yield replace(vector, limits={"max_macs_total": 2 * WORK - 1})
+    yield refusal("max-macs-total-live", "limit.compute", live, about, "max_macs_total", max_macs_total=2 * WORK - 1)
 
 
 def _long(frames: int, channels: int, height: int, width: int) -> Small:
