@@ -13,6 +13,7 @@ NvcError
 |   +-- LimitError              legal, but over a limit of this reader
 +-- TargetError             5   the asked size or quality cannot be reached
 +-- VerificationError       6   decoded frames differ from the hashes in the file
++-- ComparisonError         6   two videos do not show the same frames
 +-- MachineError            7   this machine lacks something (ffmpeg, a device, memory)
 
 Each error carries `code`, a stable dotted name such as `corrupt.payload_crc` that scripts may compare; the message is for
@@ -112,6 +113,13 @@ class VerificationError(NvcError):
     """Decoded frames differ from the hashes that the file carries."""
 
     family = "verify"
+    exit_code = 6
+
+
+class ComparisonError(NvcError):
+    """Two videos do not show the same frames in the same way, so a figure of quality would mean nothing."""
+
+    family = "compare"
     exit_code = 6
 
 

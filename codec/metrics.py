@@ -10,39 +10,40 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Plane = NDArray[np.uint8]
+DeepPlane = NDArray[np.uint8] | NDArray[np.uint16]
 Planes = tuple[Plane, Plane, Plane]
 
 # The PSNR of identical planes, which is infinite, so that means stay finite. One sample wrong by one in an 8K frame is
 # 123 dB: the cap also holds for such, for no viewer and no table tells 100 dB from more.
 IDENTICAL_DB = 100.0
-_PEAK_SQUARED = 255**2
 
 
-def plane_mse(a: Plane, b: Plane) -> float:
-    """Mean squared error of two uint8 arrays of one shape, summed exactly in integers before the one division."""
+def plane_mse(a: DeepPlane, b: DeepPlane) -> float:
+    """Mean squared error of two uint8 or two uint16 arrays of one shape, summed exactly in integers before the one division."""
     if a.shape != b.shape:
         raise ValueError(f"planes of different shapes: {a.shape} and {b.shape}")
-    difference = a.astype(np.int32) - b
-    # int64 holds 255^2 times 2^47 samples.
+    # int32 holds 255^2, but not 65535^2; int64 holds 255^2 times 2^47 samples, 65535^2 times 2^31.
+    exact: type[np.signedinteger[Any]] = np.int32 if a.itemsize == 1 else np.int64
+    difference = a.astype(exact) - b.astype(exact)
     return int(np.sum(difference * difference, dtype=np.int64)) / a.size
 
 
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB for 8-bit samples; at most IDENTICAL_DB, which is what identical planes get."""
+def psnr(mse: float, peak: int = 255) -> float:
+    """Peak signal-to-noise ratio in dB for samples up to `peak`; at most IDENTICAL_DB, which is what identical planes get."""
     if mse <= 0:
         return IDENTICAL_DB
-    return min(IDENTICAL_DB, 10 * math.log10(_PEAK_SQUARED / mse))
+    return min(IDENTICAL_DB, 10 * math.log10(peak**2 / mse))
 
 
-def ms_ssim(a: Plane, b: Plane) -> NDArray[np.float64]:
-    """MS-SSIM per frame (T,) of two uint8 arrays (T, h, w), in double precision (ssim.ms_ssim); ValueError where a side is under
-    11 samples.
+def ms_ssim(a: DeepPlane, b: DeepPlane, peak: int = 255) -> NDArray[np.float64]:
+    """MS-SSIM per frame (T,) of two arrays (T, h, w) of samples up to `peak`, in double precision (ssim.ms_ssim); ValueError
+    where a side is under 11 samples.
     """
     if a.shape != b.shape:
         raise ValueError(f"planes of different shapes: {a.shape} and {b.shape}")
@@ -50,8 +51,8 @@ def ms_ssim(a: Plane, b: Plane) -> NDArray[np.float64]:
 
     from . import ssim
 
-    def samples(frame: Plane) -> torch.Tensor:
-        return torch.from_numpy(frame[None].astype(np.float64))
+    def samples(frame: DeepPlane) -> torch.Tensor:
+        return torch.from_numpy(frame[None] * (255 / peak))
 
     return np.array([float(ssim.ms_ssim(samples(x), samples(y))) for x, y in zip(a, b, strict=True)])
 

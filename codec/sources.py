@@ -42,7 +42,7 @@ def open_source(source: str, fps: Fraction | None) -> Iterator[Source]:
             _copy_stdin(path)
             yield _file(path, "standard input")
     elif os.path.isdir(source):
-        images = _images(source)
+        images = pictures(source)
         with tempfile.TemporaryDirectory(prefix="nvc-") as folder:
             path = os.path.join(folder, "pictures.ffconcat")
             with open(path, "w", encoding="utf-8", errors="surrogateescape") as listing:
@@ -75,7 +75,7 @@ def _file(path: str, label: str) -> Source:
     return Source(["-i", file_url(path)], label)
 
 
-def _images(folder: str) -> list[str]:
+def pictures(folder: str) -> list[str]:
     """The pictures of a folder in natural order (frame9 before frame10)."""
 
     def natural(name: str) -> list[tuple[int, str]]:

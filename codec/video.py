@@ -65,16 +65,16 @@ def read_clip(source: str, options: ReadOptions | None = None) -> Clip:
     sense, MachineError without ffmpeg or memory.
     """
     options = options or ReadOptions()
-    _check_options(options)
+    check_options(options)
     with open_source(source, options.fps) as opened:
         found = probe(opened.inputs, opened.label)
-        width, height = _output_size(found, options, opened.label)
+        width, height = output_size(found, options, opened.label)
         buffer, log = _decode(opened, found, options, (width, height))
     count = len(buffer)
     frames = parse_frames(log)
     if frames is None or count == 0:
         raise InputError("no_frames", f"{opened.label}: {_no_frames(options)}")
-    _check_frames(frames, count, (width, height), options, opened.label)
+    check_frames(frames, count, (width, height), options, opened.label)
     when = _timing(frames, opened.rate, options)
     header = _header(found, frames, when, options, width, height)
     notes = (*opened.notes, *found.notes, *when.notes, *_notes(found, frames, options, header, count))
@@ -83,7 +83,8 @@ def read_clip(source: str, options: ReadOptions | None = None) -> Clip:
     return Clip(header, _planes(buffer, header), when.pts, notes)
 
 
-def _check_options(options: ReadOptions) -> None:
+def check_options(options: ReadOptions) -> None:
+    """UsageError for options that make no sense, whatever the source."""
     if options.pix_fmt not in PIXEL_FORMATS:
         raise UsageError("pix_fmt", f"pixel format {options.pix_fmt}: must be one of {', '.join(PIXEL_FORMATS)}")
     if options.fps is not None and not 0 < options.fps <= 65535:
@@ -107,7 +108,8 @@ def _no_frames(options: ReadOptions) -> str:
     return "no frame of it decodes"
 
 
-def _output_size(found: Probe, options: ReadOptions, label: str) -> tuple[int, int]:
+def output_size(found: Probe, options: ReadOptions, label: str) -> tuple[int, int]:
+    """(width, height) of what is read; UsageError `crop` where the picture is smaller, InputError `too_large`."""
     size = (found.width, found.height)
     if options.crop:
         if options.crop[0] > found.width or options.crop[1] > found.height:
@@ -120,8 +122,8 @@ def _output_size(found: Probe, options: ReadOptions, label: str) -> tuple[int, i
     return size
 
 
-def _filters(found: Probe, options: ReadOptions, height: int) -> str:
-    """The filter chain: frames, crop, scale, pixel format; `showinfo` last, because it reports what comes out."""
+def chosen(found: Probe, options: ReadOptions) -> list[str]:
+    """The filters that take the frames and the crop of `options`."""
     chain = []
     if options.frames:
         start, end = options.frames
@@ -133,7 +135,17 @@ def _filters(found: Probe, options: ReadOptions, height: int) -> str:
         x = (found.width - crop_width) // 2 // step * step
         y = (found.height - crop_height) // 2 // step * step
         chain.append(f"crop={crop_width}:{crop_height}:{x}:{y}:exact=1")
-    scale = [f"{options.scale[0]}:{options.scale[1]}:flags=bicubic"] if options.scale else []
+    return chain
+
+
+def scaling(options: ReadOptions) -> list[str]:
+    """The arguments of the one scaler that all of nvc uses; none where the size stays."""
+    return [f"{options.scale[0]}:{options.scale[1]}:flags=bicubic"] if options.scale else []
+
+
+def filters(found: Probe, options: ReadOptions, height: int) -> str:
+    """The filter chain that makes what is encoded, of a final `height`: frames, crop, scale, pixel format."""
+    chain, scale = chosen(found, options), scaling(options)
     if options.pix_fmt == "rgb24":
         wanted = "rgb24"
     elif _RGB.match(found.first.pix_fmt):
@@ -145,7 +157,7 @@ def _filters(found: Probe, options: ReadOptions, height: int) -> str:
         wanted = "yuv420p"
     if scale:
         chain.append("scale=" + ":".join(scale))
-    return ",".join([*chain, f"format={wanted}", SHOWINFO])
+    return ",".join([*chain, f"format={wanted}"])
 
 
 def _matrix_for(height: int) -> str:
@@ -157,8 +169,9 @@ def _decode(source: Source, found: Probe, options: ReadOptions, size: tuple[int,
     width, height = size
     shape = Header(width, height, PIXEL_FORMATS[options.pix_fmt]).plane_shapes()
     frame_bytes = sum(h * w for h, w in shape)
-    filters = ["-vf", _filters(found, options, height), "-fps_mode", "passthrough"]
-    args = [*INPUT_ARGS, "-noautorotate", *source.inputs, *VIDEO_STREAM, *filters, "-f", "rawvideo", "-"]
+    # showinfo last, because it reports what comes out
+    chain = ["-vf", f"{filters(found, options, height)},{SHOWINFO}", "-fps_mode", "passthrough"]
+    args = [*INPUT_ARGS, "-noautorotate", *source.inputs, *VIDEO_STREAM, *chain, "-f", "rawvideo", "-"]
     with FFmpeg(args, stdout=True) as ffmpeg:
         try:
             buffer = _read_rows(ffmpeg.stdout, frame_bytes)
@@ -178,7 +191,7 @@ def _read_rows(pipe: IO[bytes], row_bytes: int) -> NDArray[np.uint8] | None:
         if rows == len(buffer):
             # In place, so that growing needs no second copy; by half, so that at most a third is left unused.
             buffer.resize((rows + rows // 2, row_bytes), refcheck=False)
-        filled = _read_into(pipe, memoryview(buffer[rows]))
+        filled = read_into(pipe, memoryview(buffer[rows]))
         if filled < row_bytes:
             break
         rows += 1
@@ -186,7 +199,8 @@ def _read_rows(pipe: IO[bytes], row_bytes: int) -> NDArray[np.uint8] | None:
     return None if filled else buffer
 
 
-def _read_into(pipe: IO[bytes], view: memoryview) -> int:
+def read_into(pipe: IO[bytes], view: memoryview) -> int:
+    """Fill `view` from a pipe; how many bytes there were before it ended."""
     filled = 0
     while filled < len(view):
         got: int = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
@@ -196,7 +210,8 @@ def _read_into(pipe: IO[bytes], view: memoryview) -> int:
     return filled
 
 
-def _check_frames(frames: Frames, count: int, size: tuple[int, int], options: ReadOptions, label: str) -> None:
+def check_frames(frames: Frames, count: int, size: tuple[int, int], options: ReadOptions, label: str) -> None:
+    """InputError where what showinfo saw are not `count` frames of one size, or not those that were asked for."""
     if frames.sizes != {size}:
         sizes = ", ".join(f"{w}x{h}" for w, h in sorted(frames.sizes))
         raise InputError("size_changes", f"{label}: the picture size changes ({sizes}); cut it there, or scale it")

@@ -1,0 +1,1 @@
+"""Figures about files: two videos compared, encoders swept beside each other, and the page that shows them."""
