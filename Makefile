@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAMESPACE := build/ns/nvc
 
-.PHONY: demo test check format clean
+.PHONY: demo report test check format clean
 
 demo: $(READY)
 	$(BIN)/python bench/demo.py
+
+report: $(READY)
+	$(BIN)/python bench/report.py
 
 test: check
 	$(BIN)/python -m pytest

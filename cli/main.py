@@ -11,11 +11,14 @@ import click
 from nvc.bitstream.errors import NvcError
 from nvc.codec.config import VERSION
 
+from .compare import compare
 from .conformance import conformance
 from .decode import decode
+from .doctor import doctor
 from .encode import encode
 from .info import info
 from .progress import printable
+from .report import report
 from .verify import verify
 
 EXIT_IO, EXIT_USAGE, EXIT_MACHINE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 7, 70, 130
@@ -31,7 +34,7 @@ def nvc() -> None:
     """
 
 
-for command in (encode, decode, info, verify, conformance):
+for command in (encode, decode, info, verify, compare, report, conformance, doctor):
     nvc.add_command(command)
 
 
@@ -53,7 +56,7 @@ def _run() -> int:
     except NvcError as error:
         return _fail(error.code, str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", "stopped; no output was left", EXIT_INTERRUPTED)
+        return _fail("interrupted", "stopped; nothing half-written was left", EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit has nowhere to fail
         return _fail("output.broken_pipe", "the reader of the output has gone away", EXIT_IO)

@@ -79,6 +79,29 @@ class Amount(click.ParamType):  # type: ignore[type-arg]  # generic only in the 
             self.fail(f"{value!r} is no number; write for example 300k or 1.5M", param, ctx)
 
 
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+    """`a,b,c`: numbers."""
+
+    name = "a,b,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers; write for example 0.05,0.1,0.2", param, ctx)
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+    """`a,b,c`: names."""
+
+    name = "a,b,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(",") if part.strip())
+
+
 class Rate(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
     """A frame rate: 25, 29.97 or 30000/1001."""
 

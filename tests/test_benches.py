@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import math
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -132,7 +133,6 @@ def curve(scale: float = 1.0, better: float = 0.0) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("method", rd_gain.METHODS)
 def test_bd_rate_is_that_of_curves_whose_answer_is_known(method: str) -> None:
-    pytest.importorskip("bjontegaard")
     assert rd_gain.bd_rate(curve(), curve(), "psnr_611", method) == pytest.approx(0, abs=1e-9)
     assert rd_gain.bd_rate(curve(), curve(0.5), "psnr_611", method) == pytest.approx(-50)
     assert rd_gain.bd_rate(curve(), curve(3), "psnr_611", method) == pytest.approx(200)
@@ -264,7 +264,6 @@ def test_a_mean_over_rates_is_of_clips_and_seeds_that_have_them_all() -> None:
 
 
 def test_bd_rates_are_each_seeds_own_and_negative_where_tokens_save_bytes() -> None:
-    pytest.importorskip("bjontegaard")
     whole = outcome({(0, "a"): curve(0.5)[:4], (1, "a"): curve(2)[:4], (0, "b"): curve(better=50)[:4]}, 4)
     *_, mean, each, fits = cells(whole.differences("a"))
     assert mean == f"+25.0 ± {math.sqrt(2) * 75:.1f}" and each == "-50.0, +100.0" and fits == "8"
@@ -412,7 +411,6 @@ def test_targets_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_rd_gain_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("bjontegaard")
     monkeypatch.setattr(rd_gain, "BITS", (4, 8))
     rd_gain.main([*TINY, "--bpp", "6,7,9,12", "--parameters", "2000"])
     out = capsys.readouterr().out
@@ -467,3 +465,12 @@ def test_a_turn_is_within_its_phase(phase: str) -> None:
     first = fit_speed.first_step(phase, fitted.steps)
     assert bounds[phase][0] * fitted.steps < first < first + fit_speed.TURN < bounds[phase][1] * fitted.steps
     assert first % fit_speed.TURN == 0 and sum(fit_speed.PHASES.values()) == pytest.approx(1)
+
+
+def test_report_makes_its_clip_and_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    script = Path(jobs.__file__).with_name("report.py")
+    options = ["--size", "64x64", "--count", "3", "--output", str(tmp_path / "out"), "--codecs", "svtav1", "--bpp", "0.02"]
+    for _ in range(2):
+        subprocess.run([sys.executable, str(script), *options], check=True, capture_output=True)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["clips"][0]["frames"] == 3 and {run["codec"] for run in found["runs"]} == {"svtav1"}

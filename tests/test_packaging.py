@@ -52,6 +52,12 @@ def test_every_pattern_of_shipped_data_finds_something() -> None:
             assert all(any((ROOT / folder).glob(pattern)) for pattern in patterns), (package, patterns)
 
 
+def test_all_parts_of_the_report_are_shipped() -> None:
+    folder = ROOT / "codec" / "report"
+    shipped = {path for pattern in SETUPTOOLS["package-data"]["nvc.codec.report"] for path in folder.glob(pattern)}
+    assert shipped == {path for path in folder.iterdir() if path.is_file() and path.suffix != ".py"}
+
+
 def test_every_vector_is_shipped_so_that_an_installed_nvc_can_be_tested() -> None:
     folder = ROOT / "conformance"
     shipped = {path for pattern in SETUPTOOLS["package-data"]["nvc.conformance"] for path in folder.glob(pattern)}
@@ -74,4 +80,5 @@ def test_what_the_product_imports_is_what_it_depends_on() -> None:
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(str(node.module).split(".")[0])
     third_party = {name.replace("_", "-") for name in names - set(sys.stdlib_module_names) - {"nvc"}}
-    assert third_party == {re.split(r"[<>=~! ]", dependency)[0] for dependency in PROJECT["project"]["dependencies"]}
+    listed = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["report"]]
+    assert third_party == {re.split(r"[<>=~! ]", dependency)[0] for dependency in listed}
