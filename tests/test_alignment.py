@@ -212,6 +212,17 @@ def test_tags_that_agree_or_say_nothing_pass(ranges: tuple[int, int]) -> None:
     assert verdict(moving(3), moving(3), ranges=ranges) == ""
 
 
+@pytest.mark.parametrize(("error", "expected"), [(0.5, "compare.range"), (0.87, "")])
+def test_a_range_is_told_only_where_it_outweighs_the_error_of_the_encode(error: float, expected: str) -> None:
+    """An encode that failed may lie as near to the other range as to its own."""
+    clip = moving(8) * 0.5 + 110
+    narrow = clip * 219 / 255 + 16
+    blocks = (clip - narrow).reshape(8, 8, 6, 8, 8).mean((2, 4))  # the means that ranges are told by
+    signs = np.random.default_rng(1).choice([-1.0, 1.0], (8, 8))
+    wrong = np.sqrt(error * (blocks**2).mean()) * np.kron(signs - signs.mean(), np.ones((6, 8)))
+    assert verdict(clip, narrow + wrong) == expected
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (128, 128), (129, 400), (300, 31)])
 def test_a_thumbnail_holds_the_means_of_equal_blocks(height: int, width: int) -> None:
     plane = np.random.default_rng(0).integers(0, 65536, (height, width)).astype(np.uint16)
