@@ -51,7 +51,8 @@ def report(sources: tuple[str, ...], output: str, as_json: bool, **given: Any) -
             settings,
             resume=given["resume"],
             overwrite=given["overwrite"],
-            tell=lambda text: progress.show(printable(f"report  {clock(progress.elapsed())}  {text}")),
+            # a line for every file where there is no terminal: one may take hours
+            tell=lambda text: progress.show(printable(f"report  {clock(progress.elapsed())}  {text}"), not progress.terminal),
             note=progress.note,
         )
     except KeyboardInterrupt:

@@ -86,20 +86,18 @@ class Bench:
         made = os.path.exists(file.path) and record.get("sha256") == sha256(file.path)
         if made and (entry := record.get("entry")):
             return dict(entry)
+        self.tell(f"{name} {file.codec} {file.label}")
         if not made:
             record.clear()
-            encode = self._encode(f"{name} {file.codec} {file.label}", file) if file.make else None
+            encode = self._encode(file.make) if file.make else None
             record.put(encode=encode, sha256=sha256(file.path))
-        self.tell(f"{name} {file.codec} {file.label}: decode and measure")
         entry = self._entry(reference, file, record.get("encode"), record.get("sha256"))
         record.put(entry=entry)
         return entry
 
-    def _encode(self, what: str, file: File) -> Entry:
-        assert file.make is not None
-        self.tell(f"{what}: encode")
-        timed = self._command(file.make)
-        return {"command": shown(file.make), "seconds": round(timed.seconds, 3), "peak_bytes": timed.peak_bytes}
+    def _encode(self, make: list[str]) -> Entry:
+        timed = self._command(make)
+        return {"command": shown(make), "seconds": round(timed.seconds, 3), "peak_bytes": timed.peak_bytes}
 
     def _entry(self, reference: Reference, file: File, encode: Entry | None, sha: str) -> Entry:
         pixels, fps = reference.pixels, reference.entry["fps"]
