@@ -37,6 +37,9 @@ CALIBRATE_EVERY = 200  # the coder takes as long as several steps
 CHECKS = 50  # of a fit, for divergence
 LEAST_CHECK = 40  # steps between two, as the distortion is a running mean over about fifty
 LEAST_CODE = 0.7  # mean magnitude of codes, 1.7 bits a weight, under which steps are made coarser by the gradients alone
+LATENT_SHARE = 0.4  # of the size, at most, when rounding begins; in fits that are well latents take 3 to 30 %
+COARSER = 1.25  # between two tries to meet it
+TRIES = 24  # 200 times as coarse: codes are 12 bits
 NUDGE = 0.1  # of the error of the size is taken back by the steps at every look; lambda alone would take some hundred steps
 
 
@@ -118,6 +121,7 @@ class Fit:
         if step == self.quantise_step:
             self.network.quantise()
             self._free()
+            self._make_room()
             self.size.calibrate(self.tables)
             for _ in range(3):  # so that rounding begins at the size that was asked for
                 self._coarsen(1.0)
@@ -146,6 +150,22 @@ class Fit:
             for parameter in encoder.parameters():
                 parameter.requires_grad_(False)
                 parameter.grad = None
+
+    @torch.no_grad()
+    def _make_room(self) -> None:
+        """Make scalar latents coarser until they leave most of the size to the weights, and what reads them as much stronger.
+
+        Before rounding nothing keeps them small. Where the size that is asked for is small too, all of it would go to them: the
+        weights would be given up, and the picture would be one grey.
+        """
+        for latent, table in zip(self.latents, self.tables, strict=True):
+            readers = [layer for layer in self.convolutions if layer.source is latent.source]
+            for _ in range(TRIES):
+                if float(latent.bits(table)) <= LATENT_SHARE * self.steer.budget_bits or not latent.coarsen(COARSER):
+                    break
+                for layer in readers:
+                    layer.weight.mul_(COARSER)
+                    layer.log_step.add_(math.log(COARSER))
 
     def _reals(self, index: Tensor) -> list[Tensor]:
         """Real latents of frames `index`: the encoders', or free ones."""

@@ -42,6 +42,10 @@ class Latent(nn.Module):
     def begin(self, frames: int) -> None:
         """Take notice of how many frames there are."""
 
+    def coarsen(self, factor: float) -> bool:
+        """Make the integers smaller by `factor`; whether they can be, so that what reads them has to make up for it."""
+        return False
+
     def settle(self, table: Tensor) -> None:
         """Take notice of all latents, once they are free."""
 
@@ -83,16 +87,20 @@ class Embedding(Latent):
     byte in the stream because the first layer reads integers.
     """
 
-    source = Range(step=1 / 16)
-
     def __init__(self, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.shape = shape
+        self.source = Range(step=1 / 16)  # of its own: by it one finds the layers that read this latent
         self.log_gain = nn.Parameter(torch.full((shape[0], 1, 1), float(np.log(16.0))))
 
     def forward(self, real: Tensor, index: Tensor | None = None) -> Tensor:
         scaled = self.scaled(real)
         return quant.round_through(scaled) if self.quantise else scaled
+
+    @torch.no_grad()
+    def coarsen(self, factor: float) -> bool:
+        self.log_gain.sub_(np.log(factor))
+        return True
 
     def scaled(self, real: Tensor) -> Tensor:
         """The codes before rounding."""

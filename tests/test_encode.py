@@ -338,6 +338,47 @@ def test_what_was_pruned_stays_zero_and_the_rest_is_still_fitted() -> None:
         assert (layer.weight.detach()[~mask] != 0).all()
 
 
+@pytest.mark.parametrize("model", ["hnerv", "vqnerv"])
+def test_latents_leave_room_for_weights_and_the_picture_stays(model: str) -> None:
+    """Without it fits to small sizes gave all of it to embeddings, and showed one grey."""
+    _, fit = a_fit(clip(), Target(size=3000), FitConfig(passes=1, min_steps=STEPS), model=model)
+    fit._free()
+    with torch.no_grad():
+        fit.tables[0].copy_(3 * torch.randn(fit.tables[0].shape, generator=torch.Generator().manual_seed(0)))
+    size = float(fit.latents[0].bits(fit.tables[0]).detach())
+    fit.steer.budget_bits = size / 2
+
+    @torch.no_grad()
+    def read() -> torch.Tensor:
+        """What the decoder's first layer makes of the embeddings."""
+        read: torch.Tensor = fit.network.stem(fit.latents[0](fit.tables[0], torch.arange(5)))
+        return read
+
+    before, others = read(), [table.clone() for table in fit.tables[1:]]
+    fit._make_room()
+    assert float(fit.latents[0].bits(fit.tables[0]).detach()) <= 0.4 * fit.steer.budget_bits
+    torch.testing.assert_close(read(), before, rtol=0, atol=0.01 * float(before.std()))
+    assert before.std() > 0 and all(torch.equal(a, b) for a, b in zip(others, fit.tables[1:], strict=True))
+
+
+def test_rounding_begins_with_latents_that_leave_room() -> None:
+    _, fit = a_fit(clip(), Target(size=3000), FitConfig(passes=1, min_steps=STEPS))
+    with torch.no_grad():
+        fit.latents[0].log_gain.add_(2.0)
+        fit.steer.budget_bits = float(fit.latents[0].bits(fit._reals(torch.arange(5))[0])) / 2
+    fit._enter(fit.quantise_step)
+    assert float(fit.latents[0].bits(fit.tables[0]).detach()) <= 0.4 * fit.steer.budget_bits
+
+
+def test_latents_that_leave_room_are_let_be() -> None:
+    _, fit = a_fit(clip(), Target(size=3000), FitConfig(passes=1, min_steps=STEPS))
+    fit._free()
+    fit.steer.budget_bits = 2.6 * float(fit.latents[0].bits(fit.tables[0]).detach())
+    before = {name: value.clone() for name, value in fit.network.state_dict().items()}
+    fit._make_room()
+    assert all(torch.equal(before[name], value) for name, value in fit.network.state_dict().items())
+
+
 # ---- a PSNR
 
 
