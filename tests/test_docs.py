@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -81,6 +82,22 @@ def test_readme_exit_codes_are_those_of_the_errors() -> None:
     documented = {int(code) for code in re.findall(r"^\| (\d+) \| [a-z]", README, flags=re.MULTILINE)}
     raised = {e.exit_code for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.NvcError)}
     assert raised | {0, 130} <= documented
+
+
+def test_readme_bd_rates_are_those_of_the_recorded_report() -> None:
+    recorded = json.loads((ROOT / "bench/results/2026-11-21-report.json").read_text(encoding="utf-8"))
+    labels = {codec["id"]: codec["label"] for codec in recorded["codecs"]}
+    found = {
+        (f"{labels[row['codec']]} against {labels[row['anchor']]}", row["clip"] or "mean"): f"{row['pchip']:+.0f} %"
+        for row in recorded["bd"]
+        if row["metric"] == "psnr_y"
+    }
+    table = [line for line in README.splitlines() if re.match(r"\| (BD-rate in PSNR-Y|nvc .* against )", line)]
+    head, *rows = (line.strip("|").split("|") for line in table)
+    names = [cell.strip() for cell in head[1:]]
+    shown = {(row[0].strip(), name): cell.strip() for row in rows for name, cell in zip(names, row[1:], strict=True)}
+    assert shown == found
+    assert recorded["verdict"][0].startswith("nvc loses all")
 
 
 def test_make_targets_of_the_readme_exist() -> None:

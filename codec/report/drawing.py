@@ -1,8 +1,8 @@
 """How every plot of a report is drawn: its looks by matplotlib, and an <svg> element that can stand in a page among others.
 
 A plot has a scale of its own, 4.4 inches wide, so that its text can be read on a phone. In the page it has no fixed size, ids of
-its own, the page's colour of text (`currentColor`) and font, a title and a description in words. Codecs are told apart by colour
-(Okabe and Ito's), by marker and by line: nvc is solid, anchors are dashed. Equal figures give equal bytes.
+its own, the same fonts as the page (an image cannot inherit them), a title and a description in words. Codecs are told apart by
+colour (Okabe and Ito's), by marker and by line: nvc is solid, anchors are dashed. Equal figures give equal bytes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Document = Mapping[str, Any]
 SIZE = (4.4, 2.7)  # inches of 72 units, without keys
 LEGEND_ROW = 0.18
+FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"  # page.css has the same
 INK = "#010203"  # stands for the page's colour of text; replaced by currentColor
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 SETTINGS: Any = {
@@ -207,7 +208,7 @@ def as_svg(key: str, drawing: Drawing) -> str:
     root.attrib.clear()
     root.attrib.update(
         {"viewBox": view, "role": "img", "aria-labelledby": f"{prefix}title {prefix}desc"}
-        | {"stroke-linejoin": "round", "stroke-linecap": "butt"}
+        | {"stroke-linejoin": "round", "stroke-linecap": "butt", "font-family": FONTS}
     )
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
@@ -215,7 +216,7 @@ def as_svg(key: str, drawing: Drawing) -> str:
 
 
 def _attribute(name: str, value: str, prefix: str) -> str:
-    """An attribute's value with ids of the plot's own, the page's colour for ink and the page's font."""
+    """An attribute's value with ids of the plot's own, the colour of text for ink and the drawing's font."""
     if name == "id":
         return prefix + value
     if name in ("href", f"{{{XLINK}}}href"):

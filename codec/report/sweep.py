@@ -164,7 +164,8 @@ def _codecs(runs: Sequence[Entry], settings: Settings) -> Iterator[dict[str, str
         if codec in ANCHORS:
             anchor = ANCHORS[codec]
             preset = anchor.settings[settings.anchors][1]
-            label, command = f"{anchor.label} {preset}", template(anchor, settings.anchors)
+            label = f"{anchor.label} preset {preset}" if preset.isdecimal() else f"{anchor.label} {preset}"
+            command = template(anchor, settings.anchors)
         else:
             model = codec.removeprefix("nvc:")
             label = f"nvc {MODEL_NAMES.get(model, model)}"
