@@ -477,13 +477,13 @@ def both_qualities(seed: int) -> tuple[dict[str, float], dict[str, float]]:
 
 def test_the_integer_decoder_is_as_good_as_the_float_networks_it_came_from() -> None:
     lost = []
-    for seed in range(3):  # of pictures so small, one fit may lose 0.02 dB or 0.05 by chance
+    for seed in range(6):  # of pictures so small, one fit may lose 0.13 dB by chance, ten lose 0.02 in the mean
         ours, floats = both_qualities(seed)
         assert ours["yuv611"] > 29  # a fit so poor that rounding would not show proves nothing
         lost.append(floats["yuv611"] - ours["yuv611"])
         for name, value in ours.items():  # 48 samples of chroma a frame leave room for chance
             assert value > floats[name] - 0.2, name
-    assert sum(lost) / 3 < 0.05
+    assert sum(lost) / len(lost) < 0.05
 
 
 def test_progress_is_told_for_every_segment() -> None:

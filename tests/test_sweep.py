@@ -18,6 +18,7 @@ from typing import Any
 import imageio_ffmpeg
 import jsonschema
 import pytest
+from nvc_files import encoded
 
 from nvc.bitstream.errors import ComparisonError, InputError, MachineError, OutputError, UsageError
 from nvc.codec.report import anchors, environment, sweep
@@ -241,6 +242,14 @@ def test_a_given_file_of_other_frames_is_refused(folder: Path, results: Json, vi
         with pytest.raises(ComparisonError) as refused:
             make([video, given], tmp_path / code, dataclasses.replace(only, **change))
         assert refused.value.code == f"compare.{code}"
+
+
+def test_a_given_file_in_rgb_is_refused(video: Path, tmp_path: Path) -> None:
+    given = tmp_path / "rgb.nvc"
+    given.write_bytes(encoded(pixel_format=1))
+    with pytest.raises(ComparisonError, match="rgb24") as refused:
+        make([video, given], tmp_path / "out", dataclasses.replace(SETTINGS, codecs=("nvc:hnerv",)))
+    assert refused.value.code == "compare.format"
 
 
 def test_a_rate_that_cannot_be_met_and_an_encoder_that_does_not_fit_are_told(video: Path, tmp_path: Path) -> None:

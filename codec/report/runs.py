@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nvc.bitstream.container import Reader
-from nvc.bitstream.errors import InputError
+from nvc.bitstream.errors import ComparisonError, InputError
 from nvc.bitstream.summary import summarise
 
 from ..ffmpeg import ffmpeg_exe
@@ -65,11 +65,14 @@ class Bench:
         return self._run(reference, File(f"nvc-{model}-{rate:g}bpp", codec, f"{rate:g} bpp", self._at(output), output, make))
 
     def given(self, reference: Reference, run: str, path: str) -> Entry:
-        """An .nvc file that exists."""
+        """An .nvc file that exists; ComparisonError `format` where it is not in the pixel format of the clip."""
         with open(path, "rb") as file:
-            model = summarise(file)["model"]
+            summary = summarise(file)
+        if summary["pix_fmt"] != reference.entry["pix_fmt"]:
+            formats = f"{summary['pix_fmt']}, but a report measures in {reference.entry['pix_fmt']}"
+            raise ComparisonError("format", f"{path}: is {formats}; see nvc compare")
         name = os.path.basename(path)
-        return self._run(reference, File(run, f"nvc:{model}", name, os.path.abspath(path), name, None))
+        return self._run(reference, File(run, f"nvc:{summary['model']}", name, os.path.abspath(path), name, None))
 
     def anchor(self, reference: Reference, anchor: Anchor, crf: int) -> Entry:
         """An encode with an anchor; InputError where the encoder does not take the pictures."""
