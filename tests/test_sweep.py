@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -21,7 +23,7 @@ import pytest
 from nvc_files import encoded
 
 from nvc.bitstream.errors import ComparisonError, InputError, MachineError, OutputError, UsageError
-from nvc.codec.report import anchors, environment, sweep
+from nvc.codec.report import anchors, environment, runs, sweep, views
 from nvc.codec.report.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,10 +101,21 @@ def test_sizes_and_hashes_are_those_of_the_files(folder: Path, results: Json) ->
             assert 0 < run["bytes"] < len(data)
 
 
-def test_anchors_stop_at_the_first_file_beyond_twice_the_largest_rate(results: Json) -> None:
-    for codec in anchors.ANCHORS:
-        rates = [run["bpp"] for run in results["runs"] if run["codec"] == codec]
-        assert all(rate <= 2.4 for rate in rates[:-1])
+@pytest.mark.parametrize(("most", "last"), [(0.1, 51), (5.0, 45), (5.9, 45), (99.0, 15)])
+def test_anchors_stop_at_the_first_file_beyond_the_largest_rate(
+    most: float, last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ladder = tuple(range(51, 14, -3))
+    monkeypatch.setitem(anchors.ANCHORS, "x264", dataclasses.replace(anchors.ANCHORS["x264"], ladder=ladder))
+
+    class Sizes:
+        """A file of crf 51 has 0.2 bpp, of 48 3.2, of 45 6.2, and so on."""
+
+        def anchor(self, reference: object, anchor: anchors.Anchor, crf: int) -> Json:
+            return {"crf": crf, "bpp": 51.2 - crf}
+
+    made = [entry["crf"] for entry in sweep._ladder(Sizes(), None, "x264", most)]  # type: ignore[arg-type]
+    assert made == [crf for crf in ladder if crf >= last]
 
 
 @pytest.mark.parametrize("codec", ["nvc:hnerv", "x264", "x265", "svtav1"])
@@ -166,6 +179,18 @@ def test_the_page_holds_the_results(folder: Path, results: Json) -> None:
     for run in results["runs"]:
         assert run["id"] in html
     assert html.count("data:image/png;base64,") >= 3 * 3
+
+
+def test_pictures_are_of_the_frames_that_they_are_named_after(folder: Path, results: Json, tmp_path: Path) -> None:
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    clip, run = results["clips"][0], run_of(results, "nvc:hnerv")
+    decoded = tmp_path / "decoded.y4m"
+    subprocess.run([*NVC, "decode", "-q", str(folder / run["file"]), str(decoded)], check=True)
+    shots = views.pictures(str(decoded), clip["shown"], views.Colour.of(clip["matrix"], clip["full_range"], clip["height"]))
+    assert len(set(shots.values())) == len(clip["shown"]) >= 2
+    shown = json.loads(re.search(r'<script type="application/json" id="viewer-data">(.*?)</script>', html, re.DOTALL)[1])  # type: ignore[index]
+    for frame, png in shots.items():
+        assert shown["pictures"][f"{run['id']}/{frame}"] == "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def test_nothing_lies_about(folder: Path) -> None:
@@ -273,6 +298,22 @@ def test_without_the_extra_nothing_begins(monkeypatch: pytest.MonkeyPatch, video
     with pytest.raises(MachineError, match=r"no_such_package: pip install 'nvc-codec\[report\]'"):
         make([video], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_encode_is_kept_though_its_measurement_was_cut_off(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    settings = dataclasses.replace(SETTINGS, bpp=(0.6,), codecs=("nvc:hnerv",))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runs, "measure", cut_off)
+        make([video], tmp_path / "out", settings)
+    file = tmp_path / "out" / "files" / "a_moving_clip" / "nvc-hnerv-0.6bpp.nvc"
+    encoded_at = file.stat().st_mtime_ns
+    found = make([video], tmp_path / "out", settings, resume=True)
+    assert file.stat().st_mtime_ns == encoded_at and found["runs"][0]["encode"]["seconds"] > 0
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
