@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 from ..outputs import atomic_file
+
+_NUMBERS = re.compile(r"\[[\s\d.,eE+-]+\](?=,?$)", re.MULTILINE)  # with a bracket at the end of a line, so not within a string
 
 
 class Record:
@@ -34,9 +37,10 @@ class Record:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Write a JSON file as a whole or not at all; OutputError."""
+    """Write a JSON file as a whole or not at all, lists of numbers on one line each; OutputError."""
+    text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), json.dumps(value, indent=1, ensure_ascii=False))
     with atomic_file(path, overwrite=True) as file:
-        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+        file.write((text + "\n").encode())
 
 
 def _dictionary(data: bytes) -> dict[str, Any]:
