@@ -293,6 +293,23 @@ def test_a_report_without_any_run_is_an_error(video: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out" / "results.json").exists()
 
 
+@pytest.mark.parametrize(("device", "expected"), [("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1")])
+def test_where_there_is_a_gpu_files_are_decoded_on_both(
+    device: str, expected: str, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def bench(folder: str, settings: Settings, devices: list[str], tell: object) -> None:
+        assert devices == ["cpu", expected]
+        raise Stop
+
+    monkeypatch.setattr(sweep, "cuda_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(sweep, "Bench", bench)
+    with pytest.raises(Stop):
+        make([video], tmp_path / "out", dataclasses.replace(SETTINGS, device=device))
+
+
 def test_without_the_extra_nothing_begins(monkeypatch: pytest.MonkeyPatch, video: Path, tmp_path: Path) -> None:
     monkeypatch.setattr(environment, "EXTRA", ("bjontegaard", "no_such_package"))
     with pytest.raises(MachineError, match=r"no_such_package: pip install 'nvc-codec\[report\]'"):

@@ -58,7 +58,8 @@ def sweep(
         if is_new:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    bench = Bench(folder, settings, ["cpu", *(["cuda"] if gpu else [])], tell)
+    devices = ["cpu", *([settings.device.replace("auto", "cuda")] if gpu else [])]
+    bench = Bench(folder, settings, devices, tell)
     entries: list[Entry] = []
     runs: list[Entry] = []
     for source, reference in zip(chosen, clips, strict=True):
