@@ -1,4 +1,4 @@
-"""What the ffmpeg at hand can do: the names of its encoders, or of its filters."""
+"""What the ffmpeg at hand is and can do: its version, the names of its encoders and filters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from .ffmpeg import FFmpeg
 
 # ` V....D libx264   libx264 H.264 ...` and ` T. xpsnr   VV->V  ...`; a legend has `=` in the place of the name.
 _ENTRY = re.compile(r"^ [A-Z.|]{2,6} +(?P<name>[^\s=]+) ", re.MULTILINE)
+
+
+def version() -> str:
+    """As ffmpeg says it, without the copyright; MachineError where it is no ffmpeg that runs."""
+    with FFmpeg(["-version"], stdout=True) as ffmpeg:
+        first = ffmpeg.stdout.read().decode("utf-8", "replace").partition("\n")[0]
+        if ffmpeg.wait() or not first.startswith("ffmpeg version "):
+            raise MachineError("no_ffmpeg", f"{ffmpeg.command[0]} is no ffmpeg: {ffmpeg.failure()}")
+    return first.removeprefix("ffmpeg version ").partition(" Copyright")[0]
 
 
 def names(kind: Literal["encoders", "filters"]) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 VERSION = "0.1.0"
+REPORT_PACKAGES = ("bjontegaard", "jinja2", "matplotlib")  # the extra `report`
 MODELS = ("hnerv", "vqnerv")
 BLOCKS = ("added", "pooled", "paper")
 TUNES = ("psnr", "ssim")  # what a fit minimises (distortion.py)

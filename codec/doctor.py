@@ -17,10 +17,9 @@ from typing import Any
 
 from nvc.bitstream.errors import MachineError
 
-from .config import VERSION
+from .config import REPORT_PACKAGES, VERSION
 
 NEEDED = ("numpy", "constriction", "msgpack", "zstandard")
-REPORT = ("bjontegaard", "jinja2", "matplotlib")
 FILTERS = ("showinfo", "scale", "format", "setparams")  # every video is read or written through these
 # What is lost without an encoder, a filter or a model of libvmaf's.
 ENCODER_FEATURES = {
@@ -60,7 +59,7 @@ def examine() -> list[Check]:
     """All findings, in the order in which they are best read."""
     python = [Check("nvc", True, True, VERSION), Check("python", True, True, platform.python_version())]
     needed = [_package(name, "", required=True) for name in NEEDED]
-    extra = [_package(name, "nvc report", required=False) for name in REPORT]
+    extra = [_package(name, "nvc report", required=False) for name in REPORT_PACKAGES]
     return [*python, *needed, *_torch(), *_ffmpeg(), *extra]
 
 
@@ -179,7 +178,7 @@ def _ffmpeg() -> Iterator[Check]:
         from . import abilities, ffmpeg
 
         exe = ffmpeg.ffmpeg_exe()
-        yield Check("ffmpeg", True, True, f"{_ffmpeg_version()}, {_origin(exe)}: {exe}")
+        yield Check("ffmpeg", True, True, f"{abilities.version()}, {_origin(exe)}: {exe}")
     except Exception as error:
         reason = str(error) if isinstance(error, MachineError) else _reason(error)
         other = "unset IMAGEIO_FFMPEG_EXE, or let it name an ffmpeg that runs"
@@ -209,16 +208,6 @@ def _origin(exe: str) -> str:
         return "from IMAGEIO_FFMPEG_EXE"
     package = os.path.dirname(os.path.abspath(imageio_ffmpeg.__file__))
     return "bundled" if exe.startswith(package + os.sep) else "found on this machine"
-
-
-def _ffmpeg_version() -> str:
-    from .ffmpeg import FFmpeg
-
-    with FFmpeg(["-version"], stdout=True) as ffmpeg:
-        first = ffmpeg.stdout.read().decode("utf-8", "replace").partition("\n")[0]
-        if ffmpeg.wait() or not first.startswith("ffmpeg version "):
-            raise MachineError("no_ffmpeg", f"{ffmpeg.command[0]} is no ffmpeg: {ffmpeg.failure()}")
-    return first.removeprefix("ffmpeg version ").partition(" Copyright")[0]
 
 
 def _listed(kind: str, name: str, names: frozenset[str], feature: str, remedy: str) -> Check:

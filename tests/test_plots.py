@@ -184,6 +184,7 @@ def test_the_relative_difference_is_the_factor_of_rates() -> None:
     factors = {"nvc:vqnerv": 1.0, "x264": 4.0, "x265": 0.5, "svtav1": 10.0}
     sample["runs"] = base + [
         {**run, "id": f"{run['id']} {codec}", "codec": codec, "bpp": run["bpp"] / factor}
+        | ({} if codec.startswith("nvc:") else {"nvc": None})
         for codec, factor in factors.items()
         for run in base
     ]
@@ -209,7 +210,7 @@ def test_small_differences_have_ticks_too_and_missing_ones_are_named() -> None:
     sample = only(results(), codecs=("nvc:hnerv", "x264", "x265"))
     base = [run for run in sample["runs"] if run["codec"] == "nvc:hnerv"]
     far = [run for run in sample["runs"] if run["codec"] == "x265"][:2]
-    sample["runs"] = [*base, *({**run, "codec": "x264", "bpp": run["bpp"] / 1.4} for run in base), *far]
+    sample["runs"] = [*base, *({**run, "codec": "x264", "nvc": None, "bpp": run["bpp"] / 1.4} for run in base), *far]
     svg = plots.plots(sample)["bunny/rcd/psnr_y"]
     assert {"1x", "1.2x", "1.4x"} <= set(text(svg)) and "x265 veryslow: n/a" in text(svg)
     assert "too little PSNR-Y in common" in svg

@@ -269,6 +269,14 @@ def test_a_given_file_of_other_frames_is_refused(folder: Path, results: Json, vi
         assert refused.value.code == f"compare.{code}"
 
 
+@pytest.mark.parametrize("mode", [{"resume": True}, {"overwrite": True}], ids=str)
+def test_a_reports_own_files_are_no_input(folder: Path, results: Json, video: Path, mode: Json) -> None:
+    own = folder / run_of(results, "nvc:hnerv")["file"]
+    with pytest.raises(UsageError, match="own files"):
+        make([video, own], folder, **mode)
+    assert own.exists()
+
+
 def test_a_given_file_in_rgb_is_refused(video: Path, tmp_path: Path) -> None:
     given = tmp_path / "rgb.nvc"
     given.write_bytes(encoded(pixel_format=1))
@@ -311,7 +319,7 @@ def test_where_there_is_a_gpu_files_are_decoded_on_both(
 
 
 def test_without_the_extra_nothing_begins(monkeypatch: pytest.MonkeyPatch, video: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(environment, "EXTRA", ("bjontegaard", "no_such_package"))
+    monkeypatch.setattr(environment, "REPORT_PACKAGES", ("bjontegaard", "no_such_package"))
     with pytest.raises(MachineError, match=r"no_such_package: pip install 'nvc-codec\[report\]'"):
         make([video], tmp_path / "out")
     assert not (tmp_path / "out").exists()

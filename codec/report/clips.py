@@ -9,17 +9,16 @@ from typing import Any
 
 from nvc.bitstream.errors import UsageError
 
-from ..outputs import same_file
 from ..probe import probe
 from ..sinks import open_sink
 from ..sources import open_source
 from ..video import ReadOptions, filters, read_clip
+from .frames import RANGE_NAMES
 from .inputs import Input, sha256
 from .record import Record
 from .settings import Settings
 
 SOURCE = "source.mkv"
-_RANGES = {0: "tv", 1: "pc"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,6 @@ def prepare(source: Input, settings: Settings, folder: str) -> Reference:
 
 
 def _write(source: Input, settings: Settings, path: str) -> dict[str, Any]:
-    assert not same_file(source.path, path)
     options = ReadOptions(frames=settings.frames, scale=settings.scale)
     with open_source(source.path, None) as opened:
         native = probe(opened.inputs, opened.label)
@@ -80,7 +78,7 @@ def _write(source: Input, settings: Settings, path: str) -> dict[str, Any]:
         "fps": float(header.frame_rate) if header.frame_rate else None,
         "pix_fmt": "yuv420p",
         "source_pix_fmt": native.first.pix_fmt,
-        "range": _RANGES.get(header.full_range, "unknown"),
+        "range": RANGE_NAMES.get(header.full_range, "unknown"),
         "matrix": header.matrix,
         "full_range": header.full_range,
         "notes": [*clip.notes, *sink.notes],

@@ -11,16 +11,15 @@ import sys
 
 from nvc.bitstream.errors import MachineError
 
-from ..config import VERSION
-from ..ffmpeg import FFmpeg
+from .. import abilities
+from ..config import REPORT_PACKAGES, VERSION
 
-EXTRA = ("bjontegaard", "jinja2", "matplotlib")
 _CUDA = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
 
 
 def check_extra() -> None:
     """MachineError where a package of the extra `report` is missing."""
-    if missing := [name for name in EXTRA if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in REPORT_PACKAGES if importlib.util.find_spec(name) is None]:
         raise MachineError("extra", f"a report needs {', '.join(missing)}: pip install 'nvc-codec[report]'")
 
 
@@ -36,18 +35,12 @@ def environment(device: str) -> dict[str, str | int | None]:
         "nvc": VERSION,
         "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"),
-        "ffmpeg": _ffmpeg_version(),
+        "ffmpeg": abilities.version(),
         "os": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "cores": os.cpu_count() or 1,
         "gpu": device or None,
     }
-
-
-def _ffmpeg_version() -> str:
-    with FFmpeg(["-version"], stdout=True) as ffmpeg:
-        first = ffmpeg.stdout.read(4096).decode("utf-8", "replace").split("\n")[0]
-    return first.removeprefix("ffmpeg version ").split(" Copyright")[0] or "unknown"
 
 
 def _cpu() -> str:

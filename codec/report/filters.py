@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..ffmpeg import FFmpeg
 from ..probe import INPUT_ARGS, MATRICES
 from .formats import PixelFormat
-from .frames import Video
+from .frames import RANGE_NAMES, Video
 
 Series = dict[str, NDArray[np.float64]]
 
@@ -124,7 +124,7 @@ def _xpsnr_reason(video: Video) -> str:
 
 def _colours(video: Video) -> str:
     names = {number: name for name, number in MATRICES.items()}
-    full_range = {0: "tv", 1: "pc"}.get(video.full_range, "unknown")
+    full_range = RANGE_NAMES.get(video.full_range, "unknown")
     return f"range={full_range}:colorspace={names.get(video.matrix, 'unknown')}"
 
 

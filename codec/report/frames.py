@@ -67,7 +67,7 @@ def open_video(source: str, options: ReadOptions | None = None, like: Video | No
             path = inputs[-1].removeprefix("file:")
             size = os.path.getsize(path)
             if is_nvc(path):
-                inputs = ["-i", file_url(stack.enter_context(_decoded(path, opened.label)))]
+                inputs = ["-i", file_url(stack.enter_context(decoded(path, opened.label)))]
         found = probe(inputs, opened.label)
         width, height = output_size(found, options, opened.label)
         first = found.first
@@ -149,7 +149,7 @@ def _absolute(inputs: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _decoded(path: str, label: str) -> Iterator[str]:
+def decoded(path: str, label: str) -> Iterator[str]:
     """The frames of an .nvc file as a video without loss, which a process of its own has decoded."""
     with open(path, "rb") as file:
         rgb = Reader(file).header.pixel_format == PIXEL_FORMATS["rgb24"]

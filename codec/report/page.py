@@ -19,6 +19,7 @@ from nvc.bitstream.errors import MachineError
 
 from . import bd, views
 from .filters import RGB_LABEL
+from .verdict import FEW_FRAMES, FIRM_OVERLAP
 
 if TYPE_CHECKING:
     import jinja2
@@ -39,8 +40,6 @@ METRICS: Mapping[str, tuple[str, str, int]] = {
     "xpsnr_cb": ("XPSNR-Cb", "dB", 2),
     "xpsnr_cr": ("XPSNR-Cr", "dB", 2),
 }
-LOW_OVERLAP = 0.75  # below, a BD-rate says little about the curves as a whole (the rule of the package bjontegaard)
-FEW_FRAMES = 96  # the least that common test conditions for neural codecs ask for
 _FOLDER = Path(__file__).parent
 _SVG = "{http://www.w3.org/2000/svg}"
 
@@ -87,7 +86,7 @@ def render(results: Json, pictures: Mapping[str, bytes], plots: Mapping[str, str
         bd_metrics=[metric for metric in METRICS if metric in {row["metric"] for row in results["bd"]}],
         bd_groups=list(_bd_groups(results)),
         bd_commands=lambda clip, codec, anchor: _bd_commands(results, clip, codec, anchor),
-        low_overlap=LOW_OVERLAP,
+        low_overlap=FIRM_OVERLAP,
         figures={
             "rd": _figures(results, plots, _RATE_DISTORTION),
             "rcd": _figures(results, plots, _DIFFERENCE),

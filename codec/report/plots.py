@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log
 from typing import Any
 
 from . import bd
 from .drawing import INK, Drawing, Style, add_legend, as_svg, logarithmic, new_figure, our_matplotlib, shortened, styles_of
+from .views import nearest
 
 Document = Mapping[str, Any]
 RD_METRICS = ("psnr_y", "vmaf", "ms_ssim")
@@ -168,7 +168,8 @@ def _per_frame(
         return None
     middle = [sorted(by_codec[codec], key=lambda run: (run["bytes"], run["id"]))[len(by_codec[codec]) // 2] for codec in ours]
     size = middle[0]["bytes"]
-    near = [min(by_codec[codec], key=lambda run: (abs(log(run["bytes"] / size)), run["id"])) for codec in theirs]
+    found = nearest(usable, middle[0])
+    near = [found[codec] for codec in theirs]
     figure, axes = new_figure()
     borders = sorted({first for run in middle for first in run["nvc"]["segments"] if first})
     words = []

@@ -129,7 +129,7 @@ class Bench:
             "decode": decode,
             "measure": shlex.join(["nvc", "compare", source, file.shown, "--per-frame", "--json"]),
             "quality": measured.quality(),
-            "frames": {name: [round(float(v), 4) for v in measured.scores[name]] for name in KEPT if name in measured.scores},
+            "frames": {name: values for name, values in measured.per_frame().items() if name in KEPT},
             "notes": list(measured.notes),
             "nvc": None if file.anchor else _network(file.path),
         }

@@ -45,6 +45,9 @@ def sweep(
     """
     check_extra()
     chosen = inputs(paths)
+    own = os.path.join(os.path.realpath(folder), FILES, "")
+    if inside := [path for path in paths if os.path.realpath(path).startswith(own)]:
+        raise UsageError("input", f"{inside[0]}: lies among the report's own files; copy it elsewhere, or name another folder")
     for source in chosen:
         check(source)
     gpu = "" if settings.device == "cpu" else cuda_name()

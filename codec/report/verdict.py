@@ -18,7 +18,7 @@ from typing import Any
 Document = Mapping[str, Any]
 METRIC = "psnr_y"
 MULTIPLE = 200.0  # percent; from there on a BD-rate is said as a multiple
-FIRM_OVERLAP = 0.75  # what the package bjontegaard warns below
+FIRM_OVERLAP = 0.75  # below, a figure speaks of a part of the curve only; the package bjontegaard warns at the same share of both
 NEAR = 1.25  # sizes up to this ratio apart are about equal
 FEW_FRAMES, SMALL = 96, 416 * 240  # common test conditions: 96 frames at least; the smallest class has pictures of 416x240
 

@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from nvc.bitstream.errors import InputError
 from ..ffmpeg import FFmpeg, file_url
 from ..probe import INPUT_ARGS, MATRICES, RANGES, VIDEO_STREAM
 
-Run = dict[str, Any]  # one of `runs` of results.schema.json
+Run = Mapping[str, Any]  # one of `runs` of results.schema.json
 
 MOST_FRAMES = 5
 _HD_LINES = 720  # from here on untagged video is taken as BT.709, below as BT.601: what players guess
