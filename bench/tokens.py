@@ -21,21 +21,17 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import os
-import platform
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 
 import jobs
 import torch
 from jobs import Job, Journal, Result, Source
 from plain import RENDER, unfold
+from provenance import record
 from token_tables import Case, Outcome
 from torch import Tensor
 from torch.nn import functional
@@ -272,39 +268,6 @@ def targets(part: Part, options: argparse.Namespace) -> dict[str, Target]:
     return {f"{bpp:g} bpp": Target(bpp=bpp) for bpp in options.bpp or (CURVE if part.curve else POINT)}
 
 
-def record(options: argparse.Namespace, arguments: Sequence[str]) -> str:
-    """Where the figures come from: date, versions, machine, commit, and the command."""
-    root = Path(__file__).resolve().parent.parent
-    git = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
-    command = shlex.join(["python", "bench/tokens.py", *arguments])
-    if folder := os.environ.get("NVC_CLIPS"):
-        command = command.replace(folder.rstrip("/") + "/", "$NVC_CLIPS/")
-    versions = f"bjontegaard {version('bjontegaard')}, commit {commit}"
-    return f"{jobs.heading(options)}, {versions}, {processor()}\n\n    {command}\n"
-
-
-def version(package: str) -> str:
-    """Of an installed package."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "missing"
-
-
-def processor() -> str:
-    """The model of the CPU, where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", choices=PARTS, metavar="PART", help=", ".join(PARTS))
@@ -329,7 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = {case: result for case, job in planned.items() if (result := journal.result(job))}
     names = [name for name in dict.fromkeys(name for _, _, name, _ in planned) if name != part.anchor.name]
     outcome = Outcome(results, part.anchor.name, names, list(sizes), seeds)
-    print(f"{options.question}: {passes} passes, seeds 0 to {seeds[-1]}; {record(options, given)}")
+    origin = record("tokens", options, given, "bjontegaard")
+    print(f"{options.question}: {passes} passes, seeds 0 to {seeds[-1]}; {origin}")
     keys = [source.key for source in clips]
     for key in keys:
         print(f"{key}\n\n{outcome.differences([key])}")

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))  # scr
 clips, jobs, ablations, published = (importlib.import_module(name) for name in ("clips", "jobs", "ablations", "published"))
 fit_speed, rd_gain, targets = (importlib.import_module(name) for name in ("fit_speed", "rd_gain", "targets"))
 tokens, token_tables, gates = (importlib.import_module(name) for name in ("tokens", "token_tables", "gates"))
+provenance = importlib.import_module("provenance")
 
 CONFIG = FitConfig(passes=1)
 TINY = ("synthetic:pan", "--scale", "32x24", "--frames", "0:3", "--passes", "1")
@@ -360,7 +361,7 @@ def test_full_is_the_published_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_record_names_the_clips_by_their_folder_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NVC_CLIPS", "/somewhere/clips/")
     options = argparse.Namespace(device="cpu", threads=1)
-    text = tokens.record(options, ["norm", "/somewhere/clips/bunny.mp4", "--seeds", "1"])
+    text = provenance.record("tokens", options, ["norm", "/somewhere/clips/bunny.mp4", "--seeds", "1"])
     assert "    python bench/tokens.py norm $NVC_CLIPS/bunny.mp4 --seeds 1\n" in text and "commit" in text
 
 
