@@ -90,7 +90,7 @@ def build(width: int, height: int, parameters: int, activation: str) -> tuple[hn
     network = hnerv.Network(hnerv.plan(Picture.of(header), parameters, Design(activation=activation)))
     network.quantise()
     for conv in network.convolutions():
-        conv.project()
+        conv.settle()
     codes = torch.randint(-40, 41, (FRAMES, 16, *network.grid.embedding)).float()
     builder = Builder("hnerv")
     network.emit(builder, codes.numpy().astype(np.int64))

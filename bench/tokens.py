@@ -43,7 +43,8 @@ from nvc.codec.canvas import to_canvas
 from nvc.codec.config import PRESETS, Design, FitConfig, Tokens
 from nvc.codec.decode import open_device
 from nvc.codec.encode import EncodeOptions, encode
-from nvc.codec.fit import LEAST_CHECK, Fit
+from nvc.codec.fit import Fit
+from nvc.codec.geometry import Picture
 from nvc.codec.metrics import Quality
 from nvc.codec.models import vqnerv
 from nvc.codec.models.vq_block import enlarge, fit_size
@@ -231,24 +232,16 @@ def fit_in_float(clip: Clip, options: EncodeOptions, block: type[Pooled], device
         network = vqnerv.Network(made.config)
     canvas = to_canvas(clip.planes, made.side, network.grid.size).to(device)
     fit = Fit(network, canvas, options.fit, made.bits, options.seed, options.tune)
-    for step in range(fit.steps):
-        fit._enter(step)
-        fit._step(step)
-        if (step + 1) % LEAST_CHECK == 0:
-            fit.recovery.check(fit.squared)
+    while fit.step < fit.steps:
+        fit.advance()
     return fit
 
 
-@torch.no_grad()
 def fitted_quality(fit: Fit, clip: Clip) -> Quality:
     """Of all frames as the network of `fit` makes them from its encoders' latents."""
-    assert isinstance(fit.network, vqnerv.Network)
     fit.network.eval()  # codebooks stay where they are
-    parts = []
-    for index in torch.split(torch.arange(fit.frames), RENDER):
-        codes = [latent(real, index) for latent, real in zip(fit.latents, fit._reals(index), strict=True)]
-        parts.append(fit.network(codes, fit._before(index)).round().to(torch.uint8))
-    picture = fit.network.config.picture
+    parts = [fit.made(index).round().to(torch.uint8) for index in torch.split(torch.arange(fit.frames), RENDER)]
+    picture = Picture.of(clip.header)
     return Quality.of(clip.planes, unfold(torch.cat(parts), picture), rgb=picture.side == 1)
 
 

@@ -12,8 +12,6 @@ token that does not pay for its bits is not chosen.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,8 +21,8 @@ from nvc.bitstream.tensors import Kind, TensorSpec, coded_bits
 
 from .activations import Range
 from .latents import Latent, Numbers
-from .pool import DECAY, FeaturePool, nearest
-from .prices import ENTRY_BITS, TokenPrices
+from .pool import DECAY, FeaturePool, clusters, nearest
+from .prices import ENTRY_BITS, TokenPrices, count_codes
 from .quant import round_through
 from .rate import token_bits
 
@@ -47,16 +45,23 @@ class _StraightThrough(torch.autograd.Function):
 class Codebook(Latent):
     """Tokens (T, h, w) of `levels` entries; `shape` is (dimension, h, w).
 
-    `pooled` switches the shallow codebook optimisation on, `priced` the bits of tokens in their choice.
+    `pooled` switches the shallow codebook optimisation on, `priced` the bits of tokens in their choice. `begin` comes first. One
+    of the same shape goes on where another one was, in whatever phase, by `prepare` and `load_state_dict`: all that is learned
+    is in parameters and buffers, and what a phase consists of in `tokens`, which has no frames before `settle`, `frozen` and
+    `counted`, which change between phases alone.
     """
 
     source = Range(-LARGEST - 1, LARGEST, UNIT)
     probed = True
     frozen = False
     """Whether tokens stay as they are, and the entries are learned by gradients."""
+    counted = False
+    """Whether tokens have prices: from the first `count` on, which comes after `settle`."""
     sums: Tensor
     sizes: Tensor
     tokens: Tensor
+    curvature: Tensor
+    price: Tensor
 
     def __init__(self, shape: tuple[int, int, int], levels: int, pooled: bool = True, priced: bool = True) -> None:
         super().__init__()
@@ -64,27 +69,39 @@ class Codebook(Latent):
         dimension = shape[0]
         self.entries = nn.Parameter(torch.randn(levels, dimension), requires_grad=False)
         self.register_buffer("sums", torch.zeros(levels, dimension))
-        self.register_buffer("sizes", torch.zeros(levels))  # 0 until the first vectors are seen
+        self.register_buffer("sizes", torch.zeros(levels))  # in vectors of a pass over the clip
         self.register_buffer("tokens", torch.zeros(0, *shape[1:], dtype=torch.int64))  # none until the latents are free
+        self.register_buffer("curvature", torch.zeros((), dtype=torch.float64))  # 0 until one is observed
+        self.register_buffer("price", torch.zeros((), dtype=torch.float64))
+        self.prices = TokenPrices(levels, dimension)
         self.pool = FeaturePool(levels, dimension) if pooled else None
-        self.curvature = 0.0
-        self.price = 0.0
-        self.prices: TokenPrices | None = None
-        self.positions = 1
+        self.positions = 0
 
-    def begin(self, frames: int) -> None:
+    @torch.no_grad()
+    def begin(self, frames: int, real: Tensor) -> None:
+        """Spread random entries like the vectors of `real`, each with a cluster that is just alive."""
         self.positions = frames * self.shape[1] * self.shape[2]
+        vectors = _rows(real)
+        self.entries.mul_(vectors.std(0, unbiased=False)).add_(vectors.mean(0))
+        self.sizes.fill_(DEAD)
+        self.sums.copy_(self.entries * DEAD)
+        if self.pool is not None:
+            self.pool.begin(vectors, DEAD)
+
+    def prepare(self, frames: int, free: bool, frozen: bool) -> list[nn.Parameter]:
+        self.positions = frames * self.shape[1] * self.shape[2]
+        self.tokens = self.tokens.new_zeros(frames if free else 0, *self.shape[1:])
+        self.counted, self.frozen = free, frozen
+        self.entries.requires_grad_(frozen)
+        return [self.entries] if frozen else []
 
     def forward(self, real: Tensor, index: Tensor) -> Tensor:
         if self.frozen:
             return self._look_up(self.tokens[index].flatten(), len(real))
         vectors = _rows(real.detach())
-        threshold = DEAD * len(vectors) / self.positions  # sizes are means over batches
-        if not self.sizes.any():
-            self._begin(vectors, threshold)
         tokens = self._choose(vectors, index)
         if self.training:
-            self._follow(vectors, tokens, threshold)
+            self._follow(vectors, tokens)
         out: Tensor = _StraightThrough.apply(real, self._look_up(tokens, len(real)))  # type: ignore[no-untyped-call]
         return out
 
@@ -97,49 +114,40 @@ class Codebook(Latent):
         if self.frozen:
             return None
         away: Tensor = (real - codes.detach() * UNIT).square().sum() / len(real)
-        return self.curvature * away
+        return self.curvature.to(away) * away
 
     def codes(self) -> Tensor:
         """The entries (levels, dimension) in units of 1/32; integers once `quantise` is on."""
         scaled = (self.entries / UNIT).clamp(-LARGEST, LARGEST)
         return round_through(scaled) if self.quantise else scaled
 
-    def _begin(self, vectors: Tensor, size: float) -> None:
-        """Spread random entries like the first vectors, each with a cluster of `size`."""
-        self.entries.mul_(vectors.std(0, unbiased=False)).add_(vectors.mean(0))
-        self.sizes.fill_(size)
-        self.sums.copy_(self.entries * size)
-
     def _choose(self, vectors: Tensor, index: Tensor) -> Tensor:
         """Tokens (M,) for vectors (M, D) of frames `index`, kept in `tokens` once there are some."""
         entries = self.codes() * UNIT
-        if self.prices is None or not self.priced:
-            tokens = nearest(vectors, entries)
-        else:
+        if self.counted and self.priced:
             costs = self.curvature * torch.cdist(vectors, entries).square()
-            places = len(vectors) // len(index)
-            for i, t in enumerate(index.tolist()):
-                before = self.tokens[t - 1].flatten() if t > 0 else None
-                after = self.tokens[t + 1].flatten() if t + 1 < len(self.tokens) else None
-                costs[i * places : (i + 1) * places] += self.price * self.prices.bits(before, after, places)
-            tokens = costs.argmin(1)
+            bits = self.prices.bits(self.tokens.flatten(1), index)
+            tokens = costs.add_(self.price * bits.flatten(0, 1)).argmin(1)
+        else:
+            tokens = nearest(vectors, entries)
         if len(self.tokens):
             self.tokens[index] = tokens.view(-1, *self.shape[1:])
         return tokens
 
     @torch.no_grad()
-    def _follow(self, vectors: Tensor, tokens: Tensor, threshold: float) -> None:
+    def _follow(self, vectors: Tensor, tokens: Tensor) -> None:
         """One step of the moving averages; then dead codes are revived from the pool."""
-        hits = torch.bincount(tokens, minlength=self.levels).to(vectors)
-        self.sizes.lerp_(hits, 1 - DECAY)
-        self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, tokens, vectors), 1 - DECAY)
+        batches = self.positions / len(vectors)
+        hits, sums = clusters(tokens, vectors, self.levels)
+        self.sizes.lerp_(hits * batches, 1 - DECAY)
+        self.sums.lerp_(sums * batches, 1 - DECAY)
         self.entries.copy_(torch.where(hits[:, None] > 0, self.sums / self.sizes[:, None], self.entries))
         if self.pool is not None:
-            self.pool.follow(vectors, threshold)
-            revived, nodes = self.pool.replacements(self.entries, self.sizes, threshold)
-            self.entries[revived] = nodes
-            self.sizes[revived] = threshold
-            self.sums[revived] = nodes * threshold
+            self.pool.follow(vectors, batches)
+            revived, nodes = self.pool.replacements(self.entries, self.sizes, DEAD)
+            self.sizes.masked_fill_(revived, DEAD)
+            self.entries.copy_(torch.where(revived[:, None], nodes, self.entries))
+            self.sums.copy_(torch.where(revived[:, None], nodes * DEAD, self.sums))
 
     @torch.no_grad()
     def settle(self, table: Tensor) -> None:
@@ -151,24 +159,28 @@ class Codebook(Latent):
 
         Before, a code may change after a token was chosen: what is sent must be what was fitted.
         """
-        for index in torch.split(torch.arange(len(table), device=table.device), 8):
+        for index in torch.split(torch.arange(len(table), device=self.tokens.device), 8):
             self._choose(_rows(table[index]), index)
         self.frozen = True
         self.entries.requires_grad_()
         return [self.entries]
 
-    def observe(self, curvature: float) -> None:
-        if not math.isfinite(curvature):
-            return  # of a fit that diverges; a running mean would keep it
-        curvature = max(curvature, 0.0)
-        self.curvature = CALMER * self.curvature + (1 - CALMER) * curvature if self.curvature else curvature
+    @torch.no_grad()
+    def observe(self, curvature: Tensor) -> None:
+        seen = curvature.to(self.curvature).clamp(min=0.0)
+        calm = torch.where(self.curvature > 0, CALMER * self.curvature + (1 - CALMER) * seen, seen)
+        # what is not finite is of a fit that diverges, and a running mean would keep it
+        self.curvature.copy_(torch.where(curvature.isfinite(), calm, self.curvature))
 
-    def count(self, price: float) -> None:
-        self.price, self.prices = price, TokenPrices.of(self.tokens, self.levels, self.shape[0])
+    @torch.no_grad()
+    def count(self, price: Tensor) -> None:
+        self.counted = True
+        self.price.copy_(price)
+        self.prices.measure(self.tokens)
 
     def uses(self) -> Tensor:
         """How many tokens of the segment have each code, (levels,)."""
-        return torch.bincount(self.tokens.flatten(), minlength=self.levels)
+        return count_codes(self.tokens, self.levels)
 
     def usage(self) -> tuple[float, float] | None:
         if not len(self.tokens):
@@ -178,7 +190,7 @@ class Codebook(Latent):
         return float((shares > 0).double().mean()), float(entropy.exp())
 
     def bits(self, table: Tensor) -> Tensor:
-        return token_bits(self.tokens) + ENTRY_BITS * self.shape[0] * (self.uses() > 0).sum()
+        return token_bits(self.tokens, self.levels) + ENTRY_BITS * self.shape[0] * (self.uses() > 0).sum()
 
     def coded(self, table: Tensor) -> float:
         tokens, book = self.numbers(table)

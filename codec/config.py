@@ -9,6 +9,7 @@ REPORT_PACKAGES = ("bjontegaard", "jinja2", "matplotlib")  # the extra `report`
 MODELS = ("hnerv", "vqnerv")
 BLOCKS = ("added", "pooled", "paper")
 TUNES = ("psnr", "ssim")  # what a fit minimises (distortion.py)
+LAUNCHES = ("eager", "graph", "compile")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class FitConfig:
     what they are."""
     min_steps: int = 300
     """Very short clips are fitted for so many steps all the same."""
+    launch: str = "graph"
+    """One of LAUNCHES: how a GPU is told what to do in a step (launch.py)."""
 
     def steps(self, frames: int) -> int:
         """Optimiser steps for a segment of `frames` frames."""

@@ -11,13 +11,13 @@ REACH = 0.3  # of the standard deviation of the codes: about as far as a token i
 
 
 @torch.no_grad()
-def curvature(distortion: Callable[[Tensor], float], codes: Tensor, generator: torch.Generator) -> float:
-    """q in D(c + d) + D(c - d) - 2 D(c) = 2 q |d|^2, for one random d; for codes (N, C, h, w) and D the mean over N frames.
+def curvature(distortion: Callable[[Tensor], Tensor], codes: Tensor, noise: Tensor) -> Tensor:
+    """q in D(c + d) + D(c - d) - 2 D(c) = 2 q |d|^2; codes are (N, C, h, w), D is a mean over N frames, d goes along `noise`.
 
-    The slope cancels, so this holds for any distortion, and exactly where it is quadratic. 0 where codes are all alike.
+    The slope cancels, so this holds for any distortion, and exactly where it is quadratic. `noise` is of normal numbers, of the
+    shape of the codes. A scalar in float64, 0 where codes are all alike.
     """
-    change = torch.randn(codes.shape, generator=generator).to(codes.device) * (REACH * codes.std(correction=0))
-    length = float(change.square().sum()) / len(codes)
-    if not length > 0:
-        return 0.0
-    return (distortion(codes + change) + distortion(codes - change) - 2 * distortion(codes)) / (2 * length)
+    change = noise * (REACH * codes.std(correction=0))
+    length = change.square().sum().double() / len(codes)
+    above, below, here = (distortion(at).double() for at in (codes + change, codes - change, codes))
+    return torch.where(length > 0, (above + below - 2 * here) / (2 * length), 0.0)

@@ -1,13 +1,15 @@
 """The training loop: fits one network to one segment, rate and distortion together.
 
-The loss is D + lambda R: D the distortion (distortion.py), R the predicted bits per pixel of all weights, biases and latents
-(size.py), lambda steered towards the wanted size (steer.py). See config.FitConfig for the phases.
+What a step minimises is in objective.py, what it sees in feed.py, how it is launched in launch.py. Here are the phases (see
+config.FitConfig) and all that is done between steps. On a GPU a step returns before it is computed: the host looks at the device
+only to tell of the progress, to let the coder count, and to see whether a fit diverges.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -17,22 +19,20 @@ from torch import Tensor, nn
 
 from .canvas import Canvas
 from .config import FitConfig
-from .curvature import curvature
-from .distortion import DISTORTIONS
+from .feed import Feed
 from .latents import Latent, Numbers
+from .launch import Compiled, CudaRecorder, Eager, Launcher, Recorded
 from .network import Network
+from .objective import Batch, Objective
 from .optimiser import Optimiser
-from .precision import set_half
+from .precision import set_half, set_tuned
 from .recovery import Recovery
-from .size import Size
-from .steer import Lambda
 
 RATE_EVERY = 4  # weights move little in a step, and the rate of a small network costs as much as half a frame
 STEER_EVERY = 10  # steps between two looks at the size
 REPORT_EVERY = 25
 PROJECT_EVERY = 5
 PROBE_EVERY = 20  # one look costs three forward passes
-MEMORY = 0.98  # of the running squared error
 CALIBRATE_EVERY = 200  # the coder takes as long as several steps
 CHECKS = 50  # of a fit, for divergence
 LEAST_CHECK = 40  # steps between two, as the distortion is a running mean over about fifty
@@ -41,6 +41,8 @@ LATENT_SHARE = 0.4  # of the size, at most, when rounding begins; fits that end 
 COARSER = 1.25  # between two tries to meet it
 TRIES = 24  # 200 times as coarse: codes are 12 bits
 NUDGE = 0.1  # of the error of the size is taken back by the steps at every look; lambda alone would take some hundred steps
+AT_ONCE = 8  # frames, where many are encoded
+EXAMPLES = 16  # frames that a latent is shown before the first step
 
 
 @dataclass(frozen=True)
@@ -61,90 +63,183 @@ class Progress:
 
 
 class Fit:
-    """One fit: the network, its optimiser and, once the encoders are gone, its latents."""
+    """One fit: the network, its optimiser and, once the encoders are gone, its latents.
+
+    It runs where `canvas.weights` is. `step` of `steps` are done.
+    """
 
     def __init__(
         self, network: Network, canvas: Canvas, config: FitConfig, budget_bits: float, seed: int, tune: str = "psnr"
     ) -> None:
-        device = canvas.frames.device
-        self.network, self.canvas, self.config = network.to(device), canvas, config
-        self.frames, _, self.height, _ = canvas.frames.shape
-        self.steps = config.steps(self.frames)
+        self.device = device = canvas.weights.device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(device))
+        self.config, self.frames, self.height = config, len(canvas.frames), canvas.frames.shape[2]
+        self.step, self.steps = 0, config.steps(self.frames)
         self.quantise_step = int(config.quantise_at * self.steps)
         self.hard_step = int(config.hard_at * self.steps)
         self.prune_step = int(config.prune_at * self.steps) if config.prune else None
-        self.latents = [latent for latent in network.latents if isinstance(latent, Latent)]
-        for latent in self.latents:
-            latent.begin(self.frames)
-        self.tables: list[nn.Parameter] = []
-        side = 2 if canvas.frames.shape[1] == 6 else 1  # a 4:2:0 canvas has four luma phases
-        self.pixels = int((canvas.weights[0] > 0).sum()) * side * side * self.frames
-        self.steer = Lambda(budget_bits, self.pixels)
-        self.distortion = DISTORTIONS[tune](canvas)
-        self.squared = 0.0
-        self.generator = torch.Generator().manual_seed(seed)
-        self.order = torch.empty(0, dtype=torch.int64)
-        self.convolutions = list(network.convolutions())
-        self.size = Size(self.convolutions, self.latents)
-        self.optimiser = Optimiser(network, config)
-        self.recovery = Recovery(self.state, self.restore)
+        self.notes: list[str] = []
+        with self._on_device():
+            set_tuned(device)
+            self.network = network.to(device)
+            self.feed = Feed(canvas, min(config.batch, self.frames), self.steps, seed, history=network.history)
+            self.objective = Objective(self.network, canvas, self.frames, budget_bits, tune)
+            self.launcher = self._launcher()
+            self.convolutions = list(network.convolutions())
+            self.bands = torch.Generator().manual_seed(seed)
+            self.noise = torch.Generator(device).manual_seed(seed)
+            self._begin()
+            self.optimiser = Optimiser(network, config)
+            self.recovery = Recovery(self.state, self.restore)
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        """The stream of this fit: fits on several streams share a GPU, and a recording must not be of the default one."""
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+
+    def _launcher(self) -> Launcher:
+        """As the configuration says; nothing is recorded where there is no GPU, or where every step sees other rows."""
+        cuda = self.device.type == "cuda"
+        how = self.config.launch
+        if how == "compile":
+            self.objective.make = Compiled(self.network, self._tell)
+        if how == "eager" or not cuda or self.config.band < 1:
+            return Eager()
+        return Recorded(CudaRecorder(), self._tell_unrecorded)
+
+    def _tell(self, note: str) -> None:
+        self.notes.append(note)
+
+    def _tell_unrecorded(self, note: str) -> None:
+        self._tell(note)
+        self.optimiser.forget()  # gradients of a recording that was broken off
+
+    @property
+    def latents(self) -> list[Latent]:
+        """What the decoder reads of every frame."""
+        return self.objective.latents
+
+    @property
+    def tables(self) -> list[nn.Parameter]:
+        """Real latents of all frames, (T, C, h, w) each, once they are free."""
+        return self.objective.tables
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        """Let latents see some examples."""
+        spread = torch.linspace(0, self.frames - 1, min(self.frames, EXAMPLES)).long()
+        for latent, real in zip(self.latents, self.reals(spread), strict=True):
+            latent.begin(self.frames, real)
+
+    def reals(self, index: Tensor) -> list[Tensor]:
+        """Real latents (N, C, h, w) each of frames by their numbers (N,), no gradient."""
+        with self._on_device(), torch.no_grad():
+            batches = [self.batch(part) for part in torch.split(index, AT_ONCE)]
+            parts = [self.objective.reals(batch, self.objective.before(batch)) for batch in batches]
+            return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+    def batch(self, index: Tensor) -> Batch:
+        """Frames by their numbers (N,) int64 in the host's memory."""
+        before = self.feed.take((index - 1).clamp(min=0)) if self.network.history else None
+        return Batch(index.to(self.device), self.feed.take(index), before)
+
+    def made(self, index: Tensor) -> Tensor:
+        """Canvases (N, C, H, W) of samples 0..255 as the network makes frames `index` (N,) now, not rounded."""
+        with self._on_device():
+            return self.objective.made(self.batch(index))
 
     def run(self, report: Callable[[Progress], None]) -> list[list[Numbers]]:
-        """Fit, and return the numbers of each latent."""
+        """Fit to the end, and return the numbers of each latent."""
+        while self.step < self.steps:
+            progress = self.advance()
+            if progress is not None:
+                report(progress)
+        return self.finish()
+
+    def advance(self) -> Progress | None:
+        """One step with all that is due before and after it; what there is to tell."""
+        with self._on_device():
+            step = self.step
+            self._enter(step)
+            self._step(step)
+            self.step += 1
+            return self._look(step)
+
+    def finish(self) -> list[list[Numbers]]:
+        """The numbers of each latent, after the last step."""
+        with self._on_device():
+            for layer in self.convolutions:
+                layer.settle()
+            return [latent.numbers(table) for latent, table in zip(self.latents, self.tables, strict=True)]
+
+    def _look(self, step: int) -> Progress | None:
+        """See whether the fit diverges, and tell how it is, when it is time for either."""
         check_every = max(self.steps // CHECKS, LEAST_CHECK)
         # what a phase ends with is what the next one may go back to
         ends = (self.quantise_step, self.prune_step, self.hard_step, self.steps)
-        for step in range(self.steps):
-            self._enter(step)
-            self._step(step)
-            due = (step + 1) % check_every == 0 or step + 1 in ends
-            if due and self.recovery.check(self._distortion()):
-                lost = f"the fit diverged at step {step + 1}; back to its last good state with {self.recovery.rate:g} of the rate"
-                report(self._progress(step, lost))
-            elif step % REPORT_EVERY == 0 or step == self.steps - 1:
-                report(self._progress(step))
-        self._project()
-        return [latent.numbers(table) for latent, table in zip(self.latents, self.tables, strict=True)]
+        due = (step + 1) % check_every == 0 or step + 1 in ends
+        if due and self.recovery.check(self._distortion()):
+            rate = f"{self.recovery.rate:g} of the rate"
+            self._tell(f"the fit diverged at step {step + 1}; back to its last good state with {rate}")
+        if self.notes or step % REPORT_EVERY == 0 or step == self.steps - 1:
+            return self._progress(step)
+        return None
 
     def _distortion(self) -> float:
         """The running squared error; no number where a latent is none, which no batch may have shown yet."""
-        return self.squared if all(bool(table.isfinite().all()) for table in self.tables) else math.nan
+        finite = all(bool(table.isfinite().all()) for table in self.tables)
+        return float(self.objective.squared.value) if finite else math.nan
 
-    def _progress(self, step: int, note: str = "") -> Progress:
-        psnr = 10 * math.log10(255**2 / max(self.squared, 1e-9))
+    def bits(self) -> float:
+        """Predicted bits of weights, biases and, once they are free, latents as they would be written now."""
+        with self._on_device():
+            return float(self.objective.bits())
+
+    def _progress(self, step: int) -> Progress:
+        psnr = 10 * math.log10(255**2 / max(float(self.objective.squared.value), 1e-9))
         usages = [usage for latent in self.latents if (usage := latent.usage()) is not None]
         share, perplexity = map(fmean, zip(*usages, strict=True)) if usages else (None, None)
-        return Progress(step + 1, self.steps, psnr, self.bits(), share, perplexity, note)
+        notes, self.notes = "; ".join(self.notes), []
+        return Progress(step + 1, self.steps, psnr, self.bits(), share, perplexity, notes)
 
     def _enter(self, step: int) -> None:
-        """Switch phases and set the learning rate of this step."""
+        """Switch phases, and set what changes from step to step."""
         if step == self.quantise_step:
             self.network.quantise()
             self._free()
             self._make_room()
-            self.size.calibrate(self.tables)
+            self.objective.size.calibrate(self.tables)
             for _ in range(3):  # so that rounding begins at the size that was asked for
                 self._coarsen(1.0)
-            self.recovery.enter()
+            self._count()
         if step == self.prune_step:
             self._prune()
-            self.recovery.enter()
         if step == self.hard_step:
             self._freeze()
+        if step in (self.quantise_step, self.prune_step, self.hard_step):
             self.recovery.enter()
+            self.launcher.reset()
         if step in (0, self.hard_step):
-            set_half(self.convolutions, step == 0, self.canvas.frames.device)
+            set_half(self.convolutions, step == 0, self.device)
         warm = min(1.0, (step + 1) / (0.05 * self.steps))
         cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / self.steps))
         self.optimiser.set_rate(min(warm, cosine) * self.recovery.rate)
+        self.objective.ramp.fill_(min(max(self._ramp(step), 0.0), 1.0))
+
+    def _ramp(self, step: int) -> float:
+        return (step / self.steps - self.config.quantise_at) / (self.config.full_rate_at - self.config.quantise_at)
 
     def _free(self) -> None:
         """Turn the encoders' last latents into parameters and let the encoders go."""
-        with torch.no_grad():
-            batches = [self._reals(batch) for batch in torch.split(torch.arange(self.frames), 8)]
-        self.tables = [nn.Parameter(torch.cat(parts)) for parts in zip(*batches, strict=True)]
+        self._adopt(self.reals(torch.arange(self.frames)))
         for latent, table in zip(self.latents, self.tables, strict=True):
             latent.settle(table)
+
+    def _adopt(self, reals: list[Tensor]) -> None:
+        """Make these the free latents, and let the encoders go."""
+        self.objective.tables = [nn.Parameter(real) for real in reals]
+        for table in self.tables:
             self.optimiser.add(table)
         for encoder in self.network.encoders():
             for parameter in encoder.parameters():
@@ -158,32 +253,15 @@ class Fit:
         Before rounding nothing keeps them small. Where the size that is asked for is small too, all of it would go to them: the
         weights would be given up, and the picture would be one grey.
         """
+        room = LATENT_SHARE * self.objective.steer.budget_bits
         for latent, table in zip(self.latents, self.tables, strict=True):
             readers = [layer for layer in self.convolutions if layer.source is latent.source]
             for _ in range(TRIES):
-                if float(latent.bits(table)) <= LATENT_SHARE * self.steer.budget_bits or not latent.coarsen(COARSER):
+                if float(latent.bits(table)) <= room or not latent.coarsen(COARSER):
                     break
                 for layer in readers:
                     layer.weight.mul_(COARSER)
                     layer.log_step.add_(math.log(COARSER))
-
-    def _reals(self, index: Tensor) -> list[Tensor]:
-        """Real latents of frames `index`: the encoders', or free ones."""
-        if self.tables:
-            return [table[index.to(table.device)] for table in self.tables]
-        frames = self._input(index)
-        real = self.network.encode(frames)
-        codes = self.latents[0](real, index)
-        return [real, *self.network.encode_details(frames, codes, self._before(index))]
-
-    def _before(self, index: Tensor) -> Tensor | None:
-        """The embedding that the decoder reads of the frames before, where it does."""
-        if not self.network.history:
-            return None
-        before = (index - 1).clamp(min=0)
-        real = self.tables[0][before.to(self.tables[0].device)] if self.tables else self.network.encode(self._input(before))
-        out: Tensor = self.latents[0](real, before)
-        return out
 
     def _freeze(self) -> None:
         """Let free latents make their last choices."""
@@ -198,70 +276,57 @@ class Fit:
         for layer in self.convolutions:
             layer.prune(layer.weight.detach().abs() > threshold)
 
-    def _input(self, index: Tensor) -> Tensor:
-        batch = self.canvas.frames[index.to(self.canvas.frames.device)].float().div_(255)
-        return batch.contiguous(memory_format=torch.channels_last)
-
-    def _batch(self) -> Tensor:
-        size = min(self.config.batch, self.frames)
-        if self.order.numel() < size:
-            self.order = torch.cat([self.order, torch.randperm(self.frames, generator=self.generator)])
-        batch, self.order = self.order[:size], self.order[size:]
-        return batch
-
     def _rows(self) -> tuple[int, int]:
         """The rows of the canvas that a step computes."""
         if self.config.band >= 1:
             return 0, self.height
         unit = self.network.band
         count = max(round(self.config.band * self.height / unit), 1)
-        first = int(torch.randint(self.height // unit - count + 1, (), generator=self.generator))
+        first = int(torch.randint(self.height // unit - count + 1, (), generator=self.bands))
         return first * unit, (first + count) * unit
 
     def _step(self, step: int) -> None:
-        index = self._batch()
-        frames = self._input(index)
-        first, last = self._rows()
-        reals = self._reals(index)
-        codes = [latent(real, index) for latent, real in zip(self.latents, reals, strict=True)]
-        before = self._before(index)
-        made = self.network(codes, before, (first, last))
-        distortion, squared = self.distortion(made, frames[:, :, first:last] * 255, first, last)
-        loss = distortion
-        for latent, real, code in zip(self.latents, reals, codes, strict=True):
-            commitment = latent.commitment(real, code)
-            if commitment is not None:
-                loss = loss + commitment
-        ramp = (step / self.steps - self.config.quantise_at) / (self.config.full_rate_at - self.config.quantise_at)
-        if ramp >= 0 and step % RATE_EVERY == 0:
-            loss = loss + self.steer.value * min(ramp, 1.0) * RATE_EVERY / self.pixels * self._bits()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.steer.observe(float(distortion.detach()))
-        self.squared = MEMORY * self.squared + (1 - MEMORY) * float(squared) if self.squared else float(squared)
+        self.feed.load(step)
+        rounded = self._ramp(step) >= 0
+        rate = RATE_EVERY if rounded and step % RATE_EVERY == 0 else 0
+        probed = step % PROBE_EVERY == 0 and any(latent.probed for latent in self.latents)
+        if probed:
+            self._shake()
+        rows = self._rows()
+
+        def descend() -> None:
+            batch = Batch(self.feed.index, self.feed.frames, self.feed.before)
+            self.objective.descend(batch, rows, self.optimiser.step, rate, probed)
+
+        self.launcher.run(f"descend, rate {rate}, probed {probed}", descend)
         if step % PROJECT_EVERY == 0:
-            self._project()
+            self.launcher.run("project", self._project)
         if self.tables and step % CALIBRATE_EVERY == 0:
-            self.size.calibrate(self.tables)
-        if step % PROBE_EVERY == 0:
-            self._probe(frames, codes, before)
-        if ramp >= 0 and step % STEER_EVERY == 0:
-            self.steer.steer(self.bits(), STEER_EVERY)
-            self._coarsen(NUDGE)
-            for latent in self.latents:
-                latent.count(self.steer.value * min(ramp, 1.0) * self.frames / self.pixels)
+            self.objective.size.calibrate(self.tables)
+        if rounded and step % STEER_EVERY == 0:
+            self.launcher.run("steer", self._steer)
 
-    @torch.no_grad()
-    def _probe(self, frames: Tensor, codes: list[Tensor], before: Tensor | None) -> None:
-        """Tell those latents that ask for it what it costs to change them."""
-        for i, latent in enumerate(self.latents):
-
-            def distortion(changed: Tensor, i: int = i) -> float:
-                made = self.network([*codes[:i], changed, *codes[i + 1 :]], before)
-                return float(self.distortion(made, frames * 255, 0, self.height)[0])
-
+    def _shake(self) -> None:
+        """Draw the directions in which latents are changed, to see what that costs."""
+        batch = len(self.feed.index)
+        for latent, noise in zip(self.latents, self.objective.noises, strict=True):
             if latent.probed:
-                latent.observe(curvature(distortion, codes[i].detach(), self.generator) / latent.source.step**2)
+                torch.randn(batch, *latent.shape, generator=self.noise, out=noise)
+
+    def _project(self) -> None:
+        for layer in self.convolutions:
+            layer.project()
+
+    def _steer(self) -> None:
+        self.objective.steer.steer(self.objective.bits(), STEER_EVERY)
+        self._coarsen(NUDGE)
+        self._count()
+
+    def _count(self) -> None:
+        """Tell latents what a bit costs: a segment's bits, of which a frame has to pay its share."""
+        price = self.objective.price() * (self.frames / self.objective.pixels)
+        for latent in self.latents:
+            latent.count(price)
 
     @torch.no_grad()
     def _coarsen(self, share: float) -> None:
@@ -269,22 +334,11 @@ class Fit:
         a weight. Layers of codes that are mostly zero do not get coarser: nothing would be left of them.
         """
         weights = sum(layer.weight.numel() for layer in self.convolutions)
-        excess = (self.bits() - self.steer.budget_bits) / weights
+        excess = (self.objective.bits() - self.objective.steer.budget_bits) / weights
+        change = share * math.log(2) * excess.clamp(-2.0, 2.0)
         for layer in self.convolutions:
-            if excess < 0 or float(layer.numbers()[0].abs().mean()) > LEAST_CODE:
-                layer.log_step.add_(share * math.log(2) * min(max(excess, -2.0), 2.0))
-
-    def _bits(self) -> Tensor:
-        return self.size.bits(self.tables)
-
-    @torch.no_grad()
-    def bits(self) -> float:
-        """Predicted bits of weights, biases and, once they are free, latents as they would be written now."""
-        return float(self._bits())
-
-    def _project(self) -> None:
-        for module in self.convolutions:
-            module.project()
+            full = layer.numbers()[0].abs().mean() > LEAST_CODE
+            layer.log_step.add_(torch.where((excess < 0) | full, change, 0.0))
 
     def state(self) -> dict[str, Any]:
         """All that a fit needs to go back here, copied."""
@@ -292,16 +346,43 @@ class Fit:
             "network": {name: tensor.clone() for name, tensor in self.network.state_dict().items()},
             "tables": [table.detach().clone() for table in self.tables],
             "optimiser": self.optimiser.state(),
-            "steer": self.steer.state(),
-            "squared": self.squared,
+            "scalars": [tensor.clone() for tensor in self._scalars()],
         }
+
+    def _scalars(self) -> list[Tensor]:
+        return [*self.objective.steer.tensors(), self.objective.squared.value, self.objective.size.factors]
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a `state()` of the same phase; the order of the frames goes on."""
+        """Go back, in place, to a `state()` of the same phase; the order of the frames goes on."""
         self.network.load_state_dict(state["network"])
         for table, values in zip(self.tables, state["tables"], strict=True):
             table.copy_(values)
         self.optimiser.restore(state["optimiser"])
-        self.steer.restore(state["steer"])
-        self.squared = state["squared"]
+        for tensor, value in zip(self._scalars(), state["scalars"], strict=True):
+            tensor.copy_(value)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """All that a fit of the same arguments needs to go on from here (`resume`), but for the states that it may go back to."""
+        with self._on_device():
+            place = {"step": self.step, "rate": self.recovery.rate, "best": self.recovery.best}
+            return {**self.state(), **place, "bands": self.bands.get_state(), "noise": self.noise.get_state()}
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a `checkpoint()`; this fit must not have made a step yet."""
+        with self._on_device():
+            self.step = done = checkpoint["step"]
+            if done > self.quantise_step:
+                self.network.quantise()
+                self._adopt([values.to(self.device, copy=True) for values in checkpoint["tables"]])
+            if self.prune_step is not None and done > self.prune_step:
+                for layer in self.convolutions:
+                    layer.prune(torch.ones_like(layer.weight))
+            for latent in self.latents:
+                for parameter in latent.prepare(self.frames, done > self.quantise_step, done > self.hard_step):
+                    self.optimiser.add(parameter)
+            set_half(self.convolutions, done <= self.hard_step, self.device)
+            self.restore(checkpoint)
+            self.bands.set_state(checkpoint["bands"])
+            self.noise.set_state(checkpoint["noise"])
+            self.recovery.resume(checkpoint["rate"], checkpoint["best"])

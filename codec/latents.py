@@ -21,6 +21,9 @@ Numbers = NDArray[np.int64]
 class Latent(nn.Module):
     """A quantiser of latents: real (N, C, h, w) to integers of the same shape, which the decoder reads.
 
+    What changes from step to step is in parameters and buffers, changed in place, and nothing that a step calls reads them on
+    the host: `forward`, `commitment`, `bits`, `count` and `observe`.
+
     `table` in the methods below is the real latents of all frames of a segment, (T, C, h, w).
     """
 
@@ -39,8 +42,15 @@ class Latent(nn.Module):
         """A term of the loss that keeps `real` near what `forward` made of it, or None."""
         return None
 
-    def begin(self, frames: int) -> None:
-        """Take notice of how many frames there are."""
+    def begin(self, frames: int, real: Tensor) -> None:
+        """Take notice of how many frames there are, and of the `real` latents (T', C, h, w) of all or many of them."""
+
+    def prepare(self, frames: int, free: bool, frozen: bool) -> list[nn.Parameter]:
+        """Take the shape, not the numbers, of a latent of so many frames after `settle` (`free`) and `freeze` (`frozen`).
+
+        So `load_state_dict` takes those of one in that phase. What `freeze` has returned, of this one.
+        """
+        return []
 
     def coarsen(self, factor: float) -> bool:
         """Make the integers smaller by `factor`; whether they can be, so that what reads them has to make up for it."""
@@ -53,11 +63,11 @@ class Latent(nn.Module):
         """Make the last choices that gradients cannot; parameters that are learned from here on."""
         return []
 
-    def count(self, price: float) -> None:
-        """Take notice of what a bit costs: the distortion of a frame that it is worth."""
+    def count(self, price: Tensor) -> None:
+        """Take notice of what a bit costs, a scalar: the distortion of a frame that it is worth."""
 
-    def observe(self, curvature: float) -> None:
-        """Take notice of how much the distortion of a frame rises with the square of a change."""
+    def observe(self, curvature: Tensor) -> None:
+        """Take notice of how much the distortion of a frame rises with the square of a change, a scalar."""
 
     @abstractmethod
     def bits(self, table: Tensor) -> Tensor:

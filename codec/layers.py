@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 BOUND_MARGIN = 0.98  # of 2^24: a step may still move a little between two projections
-LOG_STEP_RAISE = 0.01  # and where that is not enough, a step grows by so much at a time
+LOG_STEP_RAISE = 0.01  # and where that is not enough, a step grows by so much in a projection
 PHASE_MARGIN = 0.9  # of 2^24 for a phase, of which nothing is known that would make it large
 # Of the standard deviation that would keep activations as large as they come in. Small weights keep units out of the flat parts
 # of the activation (bench/results).
@@ -113,7 +113,9 @@ class QuantConv(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Raise steps until codes fit in 8 bits and every sum is proven to stay within 2^24 (SPEC 8.1).
+        """Raise steps until codes fit in 8 bits and, but for rounding, every sum stays within 2^24 (SPEC 8.1).
+
+        Where rounding leads beyond that, they are raised a little more, once. Nothing is read on the host.
 
         For a sine the phase is such a sum too, whatever the steps; there weights and biases shrink.
         """
@@ -125,13 +127,23 @@ class QuantConv(nn.Module):
         self.log_step.clamp_(min=needed.log())
         if self.activation.function == arithmetic.SINE:
             self._project_phase(reach)
-        # the margin is not enough where most weights of a wide layer round up
-        while self.quantise_weights:
-            weight, bias, _ = self.quantised()
-            over = self._shared(self._reach(weight, bias)) >= arithmetic.EXACT
-            if not over.any():
-                break
-            self.log_step.add_(over * LOG_STEP_RAISE)
+        if self.quantise_weights:
+            self.log_step.add_(self._beyond() * LOG_STEP_RAISE)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Project until every sum is proven to stay within 2^24."""
+        self.project()
+        while self.quantise_weights and bool(self._beyond().any()):
+            self.project()
+
+    def _beyond(self) -> Tensor:
+        """Whether the sums of the integers exceed the bound, as it binds the steps.
+
+        The margin is not enough where most weights of a wide layer round up.
+        """
+        weight, bias, _ = self.quantised()
+        return self._shared(self._reach(weight, bias)) >= arithmetic.EXACT
 
     def _project_phase(self, reach: Tensor) -> None:
         step = self.log_step.exp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -25,3 +26,16 @@ def set_half(layers: Iterable[QuantConv], on: bool, device: torch.device) -> Non
     on = on and half_is_fast(device)
     for layer in layers:
         layer.in_bfloat16 = on and layer.weight.shape[1] >= LEAST_INPUTS
+
+
+def half_encoders(device: torch.device) -> AbstractContextManager[object]:
+    """Within, what finds latents computes in bfloat16 on a GPU: it is not transmitted, and nothing is made of its last digits."""
+    if device.type != "cuda" or not half_is_fast(device):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)  # a cache would outlive a recorded step
+
+
+def set_tuned(device: torch.device) -> None:
+    """Let a GPU try which of its kernels are the fastest: all layers keep their shapes for thousands of steps."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()

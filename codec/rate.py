@@ -4,12 +4,16 @@ The twin of bitstream/coders.py. A sequence of codes is priced as by an adaptive
 distribution worth some symbols (SPEC 6.4); its length has a closed form, that of Polya's urn, so nothing is coded to know it. The
 value is that of the rounded codes. The gradient is the slope of the final table between the two nearest integers: what
 moving a code by one would save (straight-through, as the rounding itself).
+
+Nothing here is read on the host, but for the sparse count on a CPU. Atomic additions are of integers, so that a GPU's sums do
+not depend on their order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +22,7 @@ from torch import Tensor
 
 from nvc.bitstream.tokens import DENSITY_BITS
 
-from .prices import is_new
+from .prices import count_codes, is_new
 
 LARGEST = 255  # of the tables; rarer and larger codes are priced by the Laplace distribution's tail
 MASSES = (8.0, 64.0, 512.0, 4096.0, 2.0**20)  # symbols that a prior is worth; the last is as good as never adapting
@@ -34,15 +38,20 @@ def sequence_bits(sequences: Sequence[Tensor]) -> Tensor:
     """Bits of each sequence of codes (real numbers in units of their steps, any shape), headers included; shape (S,)."""
     values = torch.cat([sequence.reshape(-1) for sequence in sequences])
     sizes = tuple(sequence.numel() for sequence in sequences)
-    bits: Tensor = _SequenceBits.apply(values, *_owners(sizes, values.device))  # type: ignore[no-untyped-call]
+    bits: Tensor = _SequenceBits.apply(values, sizes, _count_of(values.device))  # type: ignore[no-untyped-call]
     return bits
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # more than fits that run at once have: a recorded step reads these tensors and does not keep them
 def _owners(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """The sequence that each value belongs to, and the lengths as float32."""
     lengths = torch.tensor(sizes, device=device)
     return torch.repeat_interleave(lengths, output_size=sum(sizes)), lengths.float()
+
+
+@lru_cache(maxsize=64)
+def _masses(device: torch.device) -> Tensor:
+    return torch.tensor(MASSES, device=device, dtype=torch.float64)
 
 
 def tensors_bits(tensors: Sequence[Tensor]) -> Tensor:
@@ -75,27 +84,84 @@ def _laplace(mean: Tensor) -> tuple[Tensor, Tensor]:
     return table, 2 / LN2 * half[:, 0]
 
 
+@dataclass(frozen=True)
+class _Codes:
+    """The codes of S sequences: magnitudes `rounded` to integers and those that are `inside` the tables, the `cell` of each in
+    tables (S, 2 L + 1) that lie one after the other, the sequence that is its `owner`, and how many codes each has.
+    """
+
+    rounded: Tensor
+    inside: Tensor
+    cell: Tensor
+    owner: Tensor
+    sizes: tuple[int, ...]
+
+
+Urn = Callable[[Tensor, Tensor], Tensor]
+"""Counts (S, 2 L + 1) and priors of that shape to what drawing them takes with each of the masses, (M, S), times ln 2."""
+Count = Callable[[_Codes], tuple[Tensor, Tensor, Tensor]]
+"""Codes to their counts (S, 2 L + 1), sums of magnitudes (S,), and what of these lies beyond the tables (S,), all float32."""
+
+
+def _count_of(device: torch.device) -> tuple[Count, Urn]:
+    """How codes are counted on a device: most cells of a table are empty, which a CPU is quick to leave out; but to learn how
+    many are not, a GPU would have to stop.
+    """
+    return (_sparse_count, _sparse_urn) if device.type == "cpu" else (_dense_count, _dense_urn)
+
+
+def _sparse_count(codes: _Codes) -> tuple[Tensor, Tensor, Tensor]:
+    rows, columns = len(codes.sizes), 2 * LARGEST + 1
+    counts = torch.bincount(codes.cell, minlength=rows * columns).view(rows, columns).float()
+    magnitude = torch.bincount(codes.owner, codes.rounded.abs(), minlength=rows).float()
+    return counts, magnitude, magnitude - counts @ _magnitudes(counts)
+
+
+def _dense_count(codes: _Codes) -> tuple[Tensor, Tensor, Tensor]:
+    rows, columns = len(codes.sizes), 2 * LARGEST + 1
+    ones = torch.ones((), device=codes.cell.device, dtype=torch.int32).expand_as(codes.cell)
+    whole = torch.zeros(rows * columns, device=codes.cell.device, dtype=torch.int32).scatter_add_(0, codes.cell, ones)
+    counts = whole.view(rows, columns).double()
+    # few codes lie beyond; sums in a fixed order, as those of magnitudes are beyond what float32 adds exactly
+    away = (codes.rounded - codes.inside).abs().double()
+    beyond = torch.stack([part.sum() for part in torch.split(away, list(codes.sizes))])
+    return counts.float(), (counts @ _magnitudes(counts) + beyond).float(), beyond.float()
+
+
+def _magnitudes(like: Tensor) -> Tensor:
+    """Those of the columns of a table, (2 L + 1,)."""
+    return torch.arange(-LARGEST, LARGEST + 1, device=like.device, dtype=like.dtype).abs()
+
+
+def _sparse_urn(counts: Tensor, prior: Tensor) -> Tensor:
+    row, column = counts.nonzero(as_tuple=True)
+    drawn = _masses(counts.device)[:, None] * prior[row, column]  # (M, cells that are not empty)
+    urn = torch.lgamma(drawn) - torch.lgamma(drawn + counts[row, column])
+    return torch.zeros(len(urn), len(counts), device=urn.device, dtype=urn.dtype).index_add_(1, row, urn)
+
+
+def _dense_urn(counts: Tensor, prior: Tensor) -> Tensor:
+    drawn = _masses(counts.device)[:, None, None] * prior  # (M, S, 2 L + 1); an empty cell adds 0
+    return (torch.lgamma(drawn) - torch.lgamma(drawn + counts)).sum(2)
+
+
 class _SequenceBits(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, owner: Tensor, lengths: Tensor) -> Tensor:
-        rows, columns = lengths.numel(), 2 * LARGEST + 1
+    def forward(ctx: Any, values: Tensor, sizes: tuple[int, ...], ways: tuple[Count, Urn]) -> Tensor:
+        count, urn_of = ways
+        owner, lengths = _owners(sizes, values.device)
+        masses = _masses(values.device)[:, None]
         rounded = values.round().nan_to_num(0.0)  # a fit that diverged is to be told by its distortion
         inside = rounded.clamp(-LARGEST, LARGEST)
-        cell = inside.to(torch.int64).add_(LARGEST).addcmul_(owner, torch.tensor(columns, device=owner.device))
-        counts = torch.bincount(cell, minlength=rows * columns).view(rows, columns).float()
-        magnitude = torch.bincount(owner, rounded.abs(), minlength=rows).float()
+        cell = inside.to(torch.int64).add_(owner, alpha=2 * LARGEST + 1).add_(LARGEST)
+        counts, magnitude, beyond = count(_Codes(rounded, inside, cell, owner, sizes))
         prior, unit = _laplace(magnitude / lengths)
-        row, column = counts.nonzero(as_tuple=True)
-        masses = torch.tensor(MASSES, device=values.device, dtype=torch.float64)
-        drawn = masses[:, None] * prior[row, column].clamp(min=LEAST)  # (M, cells that are not empty)
-        urn = torch.lgamma(drawn) - torch.lgamma(drawn + counts[row, column])
-        urn = torch.zeros(len(MASSES), rows, device=values.device, dtype=torch.float64).index_add_(1, row, urn)
-        urn = (urn + torch.lgamma(masses[:, None] + lengths) - torch.lgamma(masses)[:, None]) / LN2
+        prior = prior.clamp_(min=LEAST)
+        urn = (urn_of(counts, prior) + torch.lgamma(masses + lengths) - torch.lgamma(masses)) / LN2
         bits, best = urn.float().min(0)
-        table = torch.addcmul(counts, masses[best].float()[:, None], prior.clamp(min=LEAST)).log2_()
+        table = torch.addcmul(counts, masses[best].float(), prior).log2_()
         rise = table[:, :-1] - table[:, 1:]  # bits of one code more than those of the one below
         ctx.save_for_backward(rise.reshape(-1), cell - owner - (rounded > values).long(), owner, rounded - inside, unit)
-        beyond = magnitude - counts @ torch.arange(-LARGEST, LARGEST + 1.0, device=values.device).abs()
         return bits + beyond * unit + HEADER_BITS
 
     @staticmethod
@@ -107,21 +173,28 @@ class _SequenceBits(torch.autograd.Function):
         return slope.mul_(gradients[0][owner]), None, None
 
 
-def token_bits(tokens: Tensor) -> Tensor:
-    """Bits of tokens (T, h, w): flags 'same as at t - 1', then the new ones; a scalar, without a gradient.
+def token_bits(tokens: Tensor, levels: int) -> Tensor:
+    """Bits of tokens (T, h, w), 0 to `levels` - 1: flags 'same as at t - 1', then the new ones; a scalar, without a gradient.
 
     One table for all flags and no returns: SPEC 7.6 takes less, and size.py corrects it.
     """
     fresh = is_new(tokens)
-    flags = torch.bincount(fresh[1:].flatten().long(), minlength=2)
-    uses = torch.bincount(tokens[fresh])
-    masses = [max(len(uses) / 4**density, 1.0) for density in range(1 << DENSITY_BITS)]
-    return _flat_urn(flags, FLAG_MASS) + torch.stack([_flat_urn(uses, mass) for mass in masses]).amin()
+    changed = fresh[1:].sum()
+    flags = torch.stack([fresh[1:].numel() - changed, changed])
+    uses = count_codes(tokens, levels, fresh)
+    numbers = torch.arange(1, levels + 1, device=tokens.device)
+    alphabet = torch.where(uses > 0, numbers, 0).amax().double()  # the coder has no table for codes above the largest one
+    least = torch.stack([(alphabet / 4**density).clamp(min=1.0) for density in range(1 << DENSITY_BITS)])
+    mass = torch.full_like(alphabet, FLAG_MASS)
+    return _flat_urn(flags, mass, mass / 2) + _flat_urn(uses, least, least / alphabet).amin()
 
 
-def _flat_urn(counts: Tensor, mass: float) -> Tensor:
-    """Bits of symbols with these counts, by an adaptive table that starts flat and is worth `mass` symbols."""
-    prior = torch.full(counts.shape, mass / len(counts), device=counts.device, dtype=torch.float64)
-    drawn = torch.lgamma(prior) - torch.lgamma(prior + counts)
-    whole = torch.lgamma(counts.sum() + mass) - math.lgamma(mass)
-    return ((drawn.sum() + whole) / LN2).float()
+def _flat_urn(counts: Tensor, mass: Tensor, prior: Tensor) -> Tensor:
+    """Bits of symbols with these `counts` (K,), by an adaptive table that starts flat and is worth `mass` symbols, `prior` each.
+
+    Several tables at once: `mass` and `prior` of a shape S, float64, for bits of that shape. Symbols that are not in a table must
+    have counts of 0.
+    """
+    drawn = torch.lgamma(prior[..., None]) - torch.lgamma(prior[..., None] + counts)
+    whole = torch.lgamma(counts.sum() + mass) - torch.lgamma(mass)
+    return ((drawn.sum(-1) + whole) / LN2).float()

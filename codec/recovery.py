@@ -36,6 +36,11 @@ class Recovery:
         self.best = math.inf
         self.older = self.newer = self.take()
 
+    def resume(self, rate: float, best: float) -> None:
+        """Go on where another recovery was: only the present state is one to go back to."""
+        self.enter()
+        self.rate, self.best = rate, best
+
     def check(self, distortion: float) -> bool:
         """Look at the running distortion: keep the state, or go back and return True."""
         if math.isfinite(distortion) and distortion <= COLLAPSE * self.best:

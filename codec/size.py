@@ -22,18 +22,19 @@ from .layers import QuantConv
 class Size:
     """Bits of the `layers`' weights and biases, and of the `latents`, as the coder would write them.
 
-    `tables` are the real latents of all frames, (T, C, h, w) each; none before there are any.
+    `tables` are the real latents of all frames, (T, C, h, w) each; none before there are any. `factors` (1 + latents,) are those
+    of the weights with their biases and of each latent, in place on the device of the fit.
     """
 
-    def __init__(self, layers: Sequence[QuantConv], latents: Sequence[Latent]) -> None:
+    def __init__(self, layers: Sequence[QuantConv], latents: Sequence[Latent], device: torch.device | None = None) -> None:
         self.layers, self.latents = layers, latents
-        self.weights_factor = 1.0
-        self.factors = [1.0] * len(latents)
+        self.factors = torch.ones(1 + len(latents), device=device)
 
     def bits(self, tables: Sequence[Tensor]) -> Tensor:
         """A differentiable scalar."""
-        total = self.weights_factor * rate.tensors_bits(self._numbers())
-        for latent, factor, table in zip(self.latents, self.factors, tables, strict=False):
+        weights, *others = self.factors.unbind()
+        total = weights * rate.tensors_bits(self._numbers())
+        for latent, factor, table in zip(self.latents, others, tables, strict=False):
             total = total + factor * latent.bits(table)
         return total
 
@@ -45,9 +46,10 @@ class Size:
         if not all(bool(torch.isfinite(values).all()) for values in [*numbers, *tables]):
             return  # of a fit that diverges
         weights = sum(_coded(kind, number) for kind, number in zip(kinds, numbers, strict=True))
-        self.weights_factor = weights / float(rate.tensors_bits(numbers))
+        factors = [weights / float(rate.tensors_bits(numbers))]
         pairs = zip(self.latents, tables, strict=True)
-        self.factors = [latent.coded(table) / float(latent.bits(table)) for latent, table in pairs]
+        factors += [latent.coded(table) / float(latent.bits(table)) for latent, table in pairs]
+        self.factors.copy_(torch.tensor(factors))
 
     def _numbers(self) -> list[Tensor]:
         return [number for layer in self.layers for number in layer.numbers()]

@@ -30,7 +30,7 @@ def coupling(activation: str, seed: int = 0) -> Coupling:
             layer.bias.add_(0.5 * torch.randn_like(layer.bias))
             layer.log_step.add_(np.log(6))
             layer.quantise_weights = True
-            layer.project()
+            layer.settle()
     return made
 
 

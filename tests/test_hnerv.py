@@ -36,10 +36,10 @@ def network(header: Header, parameters: int, design: Design = hnerv.DEFAULT, see
             layer.bias.add_(torch.randn_like(layer.bias) * 0.3)
             layer.weight.mul_(1.4 / layers.INITIAL_GAIN)  # as large as a fit makes them
             layer.log_step.add_(torch.randn_like(layer.log_step) * 0.5 + log(1.4 / layers.INITIAL_GAIN))
-            layer.project()
+            layer.settle()
     made.quantise()
     for layer in made.convolutions():
-        layer.project()
+        layer.settle()
     return made
 
 

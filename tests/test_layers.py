@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hostless import no_host_reads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -44,7 +46,7 @@ def layer_of(
         layer.bias.copy_(torch.from_numpy(generator.normal(0.5 if head else 0.0, 0.5, channels[1])))
         layer.log_step.add_(torch.from_numpy(generator.uniform(-2, 2, tuple(layer.log_step.shape))))
     layer.quantise_weights = True
-    layer.project()
+    layer.settle()
     return layer
 
 
@@ -227,14 +229,14 @@ def hostile(name: str, weight: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["one sign", "huge", "one spike", "round up to 1", "round up to 2", "round up to 6"])
 @pytest.mark.parametrize("bias", [0.0, 3.0, -1e6])
 @pytest.mark.parametrize(("kind", "channel_steps"), [("hswish", False), ("hswish", True), ("sine", False), ("sine", True)])
-def test_a_projected_layer_is_proven_whatever_its_weights(name: str, bias: float, kind: str, channel_steps: bool) -> None:
+def test_a_settled_layer_is_proven_whatever_its_weights(name: str, bias: float, kind: str, channel_steps: bool) -> None:
     layer = layers.QuantConv((700, 2), 5, layers.ACTIVATIONS[kind], channel_steps=channel_steps)
     with torch.no_grad():
         layer.weight.copy_(hostile(name, layer.weight))
         layer.bias.fill_(bias)
         layer.log_step.fill_(-9.0)
     layer.quantise_weights = True
-    layer.project()
+    layer.settle()
     builder = emitted(layer, np.zeros((1, 700, 1, 1), dtype=np.int64))
     proof = prove(analyse(_ended(builder), Limits()), builder.tensors)
     if name in ("round up to 2", "round up to 6") and bias >= 0:
@@ -252,11 +254,40 @@ def test_a_projection_raises_only_the_steps_of_channels_that_need_it() -> None:
     assert raised.tolist() == [False, False, True, False]
 
 
-def test_a_layer_within_the_bound_is_left_alone() -> None:
+@pytest.mark.parametrize("settle", [False, True])
+def test_a_layer_within_the_bound_is_left_alone(settle: bool) -> None:
     layer = layer_of("relu", (4, 4), 3, 0)
     before = layer.log_step.detach().clone()
-    layer.project()
+    if settle:
+        layer.settle()
+    else:
+        layer.project()
     assert torch.equal(layer.log_step.detach(), before)
+
+
+@pytest.mark.parametrize("channel_steps", [False, True])
+def test_a_projection_raises_a_step_once_where_rounding_breaks_the_bound_and_settling_as_often_as_it_takes(
+    channel_steps: bool,
+) -> None:
+    one, all_of_it = (layers.QuantConv((700, 2), 5, layers.LINEAR, channel_steps=channel_steps) for _ in range(2))
+    for layer in (one, all_of_it):
+        with torch.no_grad():
+            layer.weight.copy_(hostile("round up to 1", layer.weight))
+            layer.weight[1].mul_(0.01)  # its step of its own is fine
+            layer.log_step.fill_(0.0)
+        layer.quantise_weights = True
+    found = [0.0]
+    for _ in range(60):
+        with no_host_reads():
+            one.project()
+        found.append(float(one.log_step.detach().flatten()[0]))
+    all_of_it.settle()
+    raised = [after - before for before, after in itertools.pairwise(found)]
+    count = sum(step > 0 for step in raised)
+    assert 1 < count < 60
+    assert raised[:count] == pytest.approx([layers.LOG_STEP_RAISE] * count, abs=1e-6) and not any(raised[count:])
+    assert torch.equal(one.log_step, all_of_it.log_step)
+    assert not channel_steps or float(one.log_step.detach()[1]) == 0.0
 
 
 # ---- gradients: against central differences of the same function without any rounding

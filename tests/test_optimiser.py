@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hostless import no_host_reads
 from nvc_files import a_fit, clip
 
 from nvc.codec.config import FitConfig
@@ -44,11 +45,10 @@ def test_every_parameter_moves(optimiser: str) -> None:
     fit = fit_of(optimiser)
     before = copied(fit.network)
     table = None
-    for step in range(fit.steps):
-        fit._enter(step)
+    while fit.step < fit.steps:
+        fit.advance()
         if table is None and fit.tables:
             table = fit.tables[0].detach().clone()
-        fit._step(step)
     moved = {name for name, p in fit.network.named_parameters() if not torch.equal(p, before[name])}
     assert moved == set(before)
     assert table is not None and not torch.equal(fit.tables[0], table)
@@ -57,11 +57,10 @@ def test_every_parameter_moves(optimiser: str) -> None:
 def test_the_encoder_rests_once_the_embeddings_are_free() -> None:
     fit = fit_of("muon")
     at = int(fit.config.quantise_at * fit.steps)
-    for step in range(at + 1):
-        fit._enter(step)
-        if step == at:
-            before = copied(fit.network)
-        fit._step(step)
+    for _ in range(at + 1):
+        fit.advance()
+    before = copied(fit.network)
+    fit.advance()
     still = {name for name, p in fit.network.named_parameters() if torch.equal(p, before[name])}
     assert still == {name for name in before if name.startswith("encoder.")}
 
@@ -97,6 +96,43 @@ def test_muon_moves_a_kernel_alike_in_all_directions() -> None:
             assert spread(moved) < 3, name
             assert float((moved * gradients[name].flatten(1)).sum()) < 0  # downhill
             assert moved.square().mean().sqrt() == pytest.approx(0.2 * 3e-2, rel=0.3), name  # the RMS of an Adam step
+
+
+def test_muon_goes_the_way_of_pytorchs_own() -> None:
+    """Matrices that PyTorch's Muon moves by itself, with its own rate and decay."""
+    network = network_of()
+    config = FitConfig(passes=1)
+    optimiser = Optimiser(network, config)
+    kernels = [layer.weight for layer in network.convolutions()]
+    own = [torch.nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in kernels]
+    theirs = torch.optim.Muon(own, config.matrix_lr, config.weight_decay, config.momentum, adjust_lr_fn="match_rms_adamw")
+    for step in range(6):
+        factor = (1.0, 0.3)[step % 2]
+        optimiser.set_rate(factor)
+        theirs.param_groups[0]["lr"] = config.matrix_lr * factor
+        give_gradients(network, step)
+        for kernel, matrix in zip(kernels, own, strict=True):
+            assert kernel.grad is not None
+            matrix.grad = kernel.grad.flatten(1).clone()
+        optimiser.step()
+        theirs.step()
+    for kernel, matrix in zip(kernels, own, strict=True):
+        assert torch.allclose(kernel.detach().flatten(1), matrix.detach(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("used", ["adam", "muon"])
+def test_a_step_reads_nothing_on_the_host(used: str) -> None:
+    network = network_of()
+    optimiser = Optimiser(network, FitConfig(passes=1, optimiser=used))
+    for step in range(3):
+        give_gradients(network, step)
+        optimiser.set_rate(1.0)
+        if step:
+            with no_host_reads():
+                optimiser.step()
+        else:
+            optimiser.step()  # makes its state
+    assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_adam_takes_the_kernels_where_it_is_asked_to() -> None:

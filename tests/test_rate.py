@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hostless import no_host_reads
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from nvc_files import a_fit, clip, emitted
 from nvc.bitstream import constants
 from nvc.bitstream.coefficients import write_sections
 from nvc.bitstream.tensors import Kind, TensorSpec, coded_bits
+from nvc.bitstream.tokens import DENSITY_BITS
 from nvc.codec import rate
 from nvc.codec.config import FitConfig
 from nvc.codec.target import Target
@@ -98,7 +100,7 @@ def test_a_fitted_network_takes_what_is_written() -> None:
     with torch.no_grad():
         predicted = float(rate.tensors_bits([number for layer in fit.convolutions for number in layer.numbers()]))
     assert predicted == pytest.approx(weights, rel=0.01)
-    assert fit.bits() == pytest.approx(weights + embeddings, rel=0.01)
+    assert float(fit.objective.bits()) == pytest.approx(weights + embeddings, rel=0.01)
 
 
 # ---- what a count is made of
@@ -233,3 +235,95 @@ def test_larger_codes_cost_more_beyond_the_tables_too() -> None:
 
     costs: list[Any] = [bits(value) for value in (1, 10, 100, 250, 300, 1000, 5000)]
     assert costs == sorted(costs) and len(set(costs)) == len(costs)
+
+
+# ---- the form for a GPU
+
+
+def both_forms(tensors: list[torch.Tensor]) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
+    """Bits of each sequence, and the gradients of a weighted sum of them, as on a CPU and as on a GPU."""
+    found = []
+    for kind in ("cpu", "cuda"):
+        ways, leaves = rate._count_of(torch.device(kind)), [tensor.clone().requires_grad_() for tensor in tensors]
+        values = torch.cat([leaf.reshape(-1) for leaf in leaves])
+        bits = rate._SequenceBits.apply(values, tuple(leaf.numel() for leaf in leaves), ways)  # type: ignore[no-untyped-call]
+        (bits * torch.arange(1.0, len(leaves) + 1)).sum().backward()
+        found.append((bits.detach(), [leaf.grad for leaf in leaves if leaf.grad is not None]))
+    return found
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3000), st.floats(-3, 9), st.floats(-300, 300)), min_size=1, max_size=6),
+    st.integers(0, 2**32 - 1),
+)
+@settings(deadline=None, max_examples=40)
+def test_a_dense_count_is_the_sparse_one(sequences: list[tuple[int, float, float]], seed: int) -> None:
+    """To the last bit, or two where float64 sums are rounded to float32."""
+    generator = np.random.default_rng(seed)
+    drawn = [generator.laplace(offset, 2**scale, count) for count, scale, offset in sequences]
+    (bits, gradients), (dense, dense_gradients) = both_forms([torch.from_numpy(values).float() for values in drawn])
+    assert torch.allclose(dense, bits, rtol=3e-7, atol=0)
+    for one, other in zip(gradients, dense_gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("worst", [1.0, math.inf])
+def test_both_forms_agree_on_codes_that_a_fit_should_not_make(worst: float) -> None:
+    values = torch.tensor([math.nan, worst, -worst, 1e12, -1e12, 2.0**24, 255.5, -255.5, 0.5, 0.0])
+    (bits, (gradient,)), (dense, (dense_gradient,)) = both_forms([values])
+    assert bits.isfinite().all() == (worst == 1)
+    assert torch.allclose(dense, bits, rtol=3e-7, equal_nan=True)
+    assert torch.allclose(dense_gradient, gradient, rtol=1e-6, equal_nan=True)
+
+
+def test_the_dense_form_is_never_read_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = rate._count_of(torch.device("cuda"))
+    monkeypatch.setattr(rate, "_count_of", lambda device: dense)
+    generator = torch.Generator().manual_seed(1)
+    weights = [(6 * torch.randn(shape, generator=generator)).requires_grad_() for shape in ((300,), (8, 4, 3, 3), (5,))]
+    latents = (6 * torch.randn(20, 3, 2, 4, generator=generator)).requires_grad_()
+    tokens = torch.randint(7, (20, 2, 4), generator=generator)
+
+    def work() -> torch.Tensor:
+        bits = rate.tensors_bits(weights) + rate.embedding_bits(latents) + rate.token_bits(tokens, 9)
+        bits.backward()
+        return bits.detach()
+
+    first = work()  # makes the constants
+    with no_host_reads():
+        second = work()
+    assert torch.equal(first, second)
+    assert all(leaf.grad is not None and bool(leaf.grad.any()) for leaf in (*weights, latents))
+
+
+def test_constants_are_on_the_device_of_the_codes() -> None:
+    """The device that knows shapes alone mixes with no other."""
+    codes = torch.zeros(20, 3, 2, 4, device="meta", requires_grad=True)
+    tokens = torch.zeros(4, 2, 4, dtype=torch.int64, device="meta")
+    bits = rate.embedding_bits(codes) + rate.tensors_bits([codes]) + rate.token_bits(tokens, 9)
+    bits.backward()
+    assert bits.device.type == "meta" and codes.grad is not None and codes.grad.device.type == "meta"
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=4, max_size=4), min_size=1, max_size=8), st.sampled_from([6, 7, 40])
+)
+@settings(deadline=None, max_examples=60)
+def test_tokens_take_flags_and_new_tokens_in_tables_over_the_codes_up_to_the_largest(rows: list[list[int]], levels: int) -> None:
+    """Symbol by symbol, by adaptive tables that start flat."""
+    tokens = np.array(rows).reshape(-1, 2, 2)
+    fresh = np.concatenate([np.ones((1, 2, 2), bool), tokens[1:] != tokens[:-1]])
+    flags, sent = fresh[1:].ravel().astype(int), tokens[fresh]
+    alphabet = int(sent.max()) + 1
+    literals = [adaptive_bits(sent, alphabet, max(alphabet / 4**density, 1.0)) for density in range(1 << DENSITY_BITS)]
+    expected = adaptive_bits(flags, 2, rate.FLAG_MASS) + min(literals)
+    assert float(rate.token_bits(torch.from_numpy(tokens), levels)) == pytest.approx(expected, rel=1e-5)
+
+
+def adaptive_bits(symbols: NDArray[np.int64], alphabet: int, mass: float) -> float:
+    """Of symbols one after the other; each counts once among those after it."""
+    counts, bits = np.full(alphabet, mass / alphabet), 0.0
+    for symbol in symbols:
+        bits -= math.log2(counts[symbol] / counts.sum())
+        counts[symbol] += 1
+    return bits

@@ -6,17 +6,55 @@ import itertools
 import math
 
 import pytest
+import torch
+from hostless import no_host_reads
+from torch import Tensor
 
 from nvc.codec.steer import Lambda
 
 
-def fresh(bits: float = 1e6, pixels: int = 5_000_000) -> Lambda:
-    return Lambda(bits, pixels, distortion=10.0)
+def scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+class Steer:
+    """A Lambda that is asked and told in numbers."""
+
+    def __init__(self, bits: float, pixels: int) -> None:
+        self.tensors = Lambda(bits, pixels)
+
+    @property
+    def slope(self) -> float:
+        return float(self.tensors.slope)
+
+    @property
+    def value(self) -> float:
+        return float(self.tensors.value)
+
+    @property
+    def distortion(self) -> float:
+        return float(self.tensors.distortion.value)
+
+    def steer(self, bits: float, steps: int) -> None:
+        predicted = scalar(bits)
+        with no_host_reads():
+            self.tensors.steer(predicted, steps)
+
+    def observe(self, distortion: float) -> None:
+        seen = scalar(distortion)
+        with no_host_reads():
+            self.tensors.observe(seen)
+
+
+def fresh(bits: float = 1e6, pixels: int = 5_000_000) -> Steer:
+    made = Steer(bits, pixels)
+    made.observe(10.0)
+    return made
 
 
 @pytest.mark.parametrize("bpp", [0.05, 0.2, 1.0])
 def test_the_first_slope_is_a_share_of_the_inverse_of_the_bits_per_pixel(bpp: float) -> None:
-    steer = Lambda(bpp * 1000, 1000)
+    steer = Steer(bpp * 1000, 1000)
     assert steer.slope * bpp == pytest.approx(fresh().slope * 0.2)
     assert 0.1 < steer.slope * bpp < 2
 
@@ -53,7 +91,7 @@ def test_an_error_acts_in_ratios_and_no_single_look_moves_far() -> None:
 
 
 def test_the_distortion_is_a_running_mean_that_starts_at_the_first_batch() -> None:
-    steer = Lambda(1e6, 5_000_000)
+    steer = Steer(1e6, 5_000_000)
     steer.observe(100.0)
     assert steer.distortion == 100.0
     steer.observe(0.0)
@@ -61,7 +99,17 @@ def test_the_distortion_is_a_running_mean_that_starts_at_the_first_batch() -> No
     for _ in range(300):
         steer.observe(7.0)
     assert steer.distortion == pytest.approx(7.0, rel=0.05)
-    assert steer.value == steer.slope * steer.distortion
+    assert steer.value == pytest.approx(steer.slope * steer.distortion)
+
+
+def test_what_changes_stays_in_the_same_memory() -> None:
+    steer = fresh()
+    places = [tensor.data_ptr() for tensor in steer.tensors.tensors()]
+    before = [float(tensor) for tensor in steer.tensors.tensors()]
+    steer.observe(3.0)
+    steer.steer(2e6, 10)
+    assert [tensor.data_ptr() for tensor in steer.tensors.tensors()] == places
+    assert all(float(now) != then for now, then in zip(steer.tensors.tensors(), before, strict=True))
 
 
 @pytest.mark.parametrize("start", [0.5, 1.0, 2.0])

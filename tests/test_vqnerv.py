@@ -30,6 +30,7 @@ from nvc.codec.codebook import Codebook
 from nvc.codec.config import BLOCKS, MODELS, Design, FitConfig, Tokens
 from nvc.codec.decode import Decoder
 from nvc.codec.encode import EncodeOptions, plan_encode
+from nvc.codec.fit import Fit
 from nvc.codec.geometry import Picture
 from nvc.codec.interpreter import Interpreter
 from nvc.codec.latents import Latent, Numbers
@@ -77,10 +78,10 @@ def network(header: Header, parameters: int, wanted: Design, seed: int = 0) -> v
             layer.weight.mul_(scale)
             layer.bias.add_(torch.randn_like(layer.bias) * 0.3)
             layer.log_step.add_(torch.randn_like(layer.log_step) * 0.5 + log(scale))
-            layer.project()
+            layer.settle()
     made.quantise()
     for layer in made.convolutions():
-        layer.project()
+        layer.settle()
     return made
 
 
@@ -213,7 +214,7 @@ def test_a_layer_after_a_block_is_proven_whatever_its_weights(name: str) -> None
         for layer in made.convolutions():
             layer.weight.copy_(layer.weight.sign())
             layer.log_step.fill_(-12.0)
-            layer.project()
+            layer.settle()
     builder = program_of(made, numbers_of(made, 1))
     proof = prove(analyse(builder.program(), Limits()), builder.tensors)
     assert max(proof.reach) < arithmetic.EXACT
@@ -355,16 +356,15 @@ def test_a_state_is_a_whole_state(block: str) -> None:
     """What a fit goes back to has the same tokens, entries, pool and latents, and counts the same bits."""
     config = FitConfig(passes=1, min_steps=30)
     fit = a_fit(clip(), Target(size=2500), config, design=design(block), model="vqnerv")[1]
-    for step in range(15):
-        fit._enter(step)
-        fit._step(step)
+    while fit.step < 15:
+        fit.advance()
     kept, bits = fit.state(), fit.bits()
     names = [name for name in kept["network"] if "latent" in name and "encoder" not in name]
-    assert {name.split(".")[-1] for name in names} >= {"tokens", "entries", "sizes", "sums", "nodes", "filled", "log_gain"}
+    parts = {"tokens", "entries", "sizes", "sums", "nodes", "curvature", "literal", "log_gain"}
+    assert {name.split(".")[-1] for name in names} >= parts
     before = {name: value.clone() for name, value in kept["network"].items()}
-    for step in range(15, 20):
-        fit._enter(step)
-        fit._step(step)
+    while fit.step < 20:
+        fit.advance()
     assert all(torch.equal(kept["network"][name], before[name]) for name in before)  # a copy
     moved = fit.network.state_dict()
     assert not torch.equal(moved["latents.1.entries"], before["latents.1.entries"])
@@ -381,15 +381,20 @@ def test_a_fit_reads_the_embedding_of_the_frame_before_as_the_decoder_does() -> 
     fit = a_fit(clip(), Target(size=2500), config, design=design("paper"), model="vqnerv")[1]
     index, before = torch.tensor([0, 3, 1]), torch.tensor([0, 2, 0])
     with torch.no_grad():
-        own = fit.latents[0](fit._reals(before)[0], before)
-        assert torch.allclose(fit._before(index), own, rtol=1e-4, atol=1e-3)  # type: ignore[arg-type]
-        for step in range(10):
+        own = fit.latents[0](fit.reals(before)[0], before)
+        assert torch.allclose(read_before(fit, index), own, rtol=1e-4, atol=1e-3)  # type: ignore[arg-type]
+        while fit.step < 10:
             with torch.enable_grad():
-                fit._enter(step)
-                fit._step(step)
+                fit.advance()
         (numbers,) = fit.latents[0].numbers(fit.tables[0])
-        assert np.array_equal(fit._before(index), numbers[before])  # type: ignore[arg-type]
-    assert a_fit(clip(), Target(size=2500), config, design=design("added"), model="vqnerv")[1]._before(index) is None
+        assert np.array_equal(read_before(fit, index), numbers[before])  # type: ignore[arg-type]
+    other = a_fit(clip(), Target(size=2500), config, design=design("added"), model="vqnerv")[1]
+    assert read_before(other, index) is None
+
+
+def read_before(fit: Fit, index: torch.Tensor) -> torch.Tensor | None:
+    """The embedding of the frames before `index` as the step of a fit reads it."""
+    return fit.objective.before(fit.batch(index))
 
 
 @pytest.mark.parametrize("at", [3, 45])
@@ -408,7 +413,7 @@ def test_a_fit_with_tokens_survives_a_number_that_is_none(at: int) -> None:
     assert sum("diverged" in progress.note for progress in told) == 1
     assert np.isfinite(told[-1].psnr) and told[-1].psnr > 10
     book = fit.latents[1]
-    assert isinstance(book, Codebook) and torch.isfinite(book.entries).all() and np.isfinite(book.curvature)
+    assert isinstance(book, Codebook) and torch.isfinite(book.entries).all() and np.isfinite(float(book.curvature))
     assert numbers[1][0].max() < book.levels
 
 

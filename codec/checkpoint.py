@@ -1,0 +1,119 @@
+"""A fit on disk, to go on with where it was: after a crash, on another machine, or when one is lent only for a while.
+
+A folder holds `state.json` and parts of bytes, none larger than PART. Parts of the new state are written beside those of the old
+one; then `state.json`, which names its parts, is replaced at once. So whenever a process is killed there is one whole state.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nvc.bitstream.errors import InputError
+
+from .fit import Fit
+
+PART = 14_000_000
+"""Bytes of a file, so that each may be mailed, uploaded or carried where 15 or 16 MB are the limit."""
+INDEX = "state.json"
+
+
+class Keeper:
+    """Keeps the fits of one job in folders of `folder`, each by its name, and saves one whenever `seconds` have passed."""
+
+    def __init__(self, folder: Path, seconds: float = 60.0) -> None:
+        self.folder, self.seconds = folder, seconds
+        self.saved: dict[str, float] = {}
+
+    def load(self, name: str, fit: Fit) -> bool:
+        """Let a fit that was just built go on where it was, if it was saved; see `load`."""
+        self.saved[name] = time.monotonic()
+        return load(self.folder / name, fit)
+
+    def look(self, name: str, fit: Fit) -> None:
+        """Save a fit between two steps, if it is time."""
+        if time.monotonic() - self.saved[name] >= self.seconds:
+            save(self.folder / name, fit)
+            self.saved[name] = time.monotonic()
+
+    def drop(self, name: str) -> None:
+        """Forget a fit whose result is kept."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+
+
+def save(folder: Path, fit: Fit) -> None:
+    """Write the state of a fit between two steps."""
+    buffer = io.BytesIO()
+    torch.save(_to_host(fit.checkpoint()), buffer)
+    data = buffer.getbuffer()
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for number, first in enumerate(range(0, len(data), PART)):
+        part = data[first : first + PART]
+        name = f"step{fit.step}.{number}"
+        _write(folder / name, part)
+        parts.append({"name": name, "bytes": len(part), "crc32": zlib.crc32(part)})
+    _write(folder / INDEX, json.dumps({"step": fit.step, "steps": fit.steps, "parts": parts}, indent=1).encode())
+    for path in folder.iterdir():
+        if path.name not in (INDEX, *(part["name"] for part in parts)):
+            path.unlink()
+
+
+def load(folder: Path, fit: Fit) -> bool:
+    """Let a fit that was just built go on where a fit of the same arguments was saved; False where none was.
+
+    InputError where the state is damaged or of another fit; no state is read but by torch's loader of bare tensors.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text())
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        raise InputError("checkpoint", f"{folder / INDEX}: is damaged; delete the folder to begin anew") from error
+    data = b"".join(_read(folder, part) for part in index["parts"])
+    if index["steps"] != fit.steps:
+        steps = f"{index['steps']} steps, not {fit.steps}"
+        raise InputError("checkpoint", f"{folder}: is of a fit of {steps}; delete it to begin anew")
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        fit.resume(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise InputError("checkpoint", f"{folder}: is of another network; delete it to begin anew") from error
+    return True
+
+
+def _read(folder: Path, part: dict[str, Any]) -> bytes:
+    path = folder / part["name"]
+    with suppress(OSError):
+        data: bytes = path.read_bytes()
+        if len(data) == part["bytes"] and zlib.crc32(data) == part["crc32"]:
+            return data
+    raise InputError("checkpoint", f"{path}: is damaged or missing; delete the folder to begin anew")
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    """Write a file that is there whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _to_host(value: Any) -> Any:
+    """The same tree of tensors in the host's memory."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {name: _to_host(own) for name, own in value.items()}
+    return [_to_host(own) for own in value] if isinstance(value, list) else value
