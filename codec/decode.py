@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from nvc.bitstream import constants
 from nvc.bitstream.analysis import Analysis, analyse, check_picture
@@ -24,12 +22,22 @@ from nvc.bitstream.program import unpack_programs
 from nvc.bitstream.segment import Segment
 
 from .interpreter import Interpreter
+from .metrics import Planes
+from .pipeline import frame_hash, hashed
 
-Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+__all__ = ["Batch", "Clock", "Decoder", "Numbers", "Planes", "frame_hash", "open_device", "verify", "wrong_frame"]
+
 Numbers = tuple[Analysis, Tensors]
 
 CPU_BATCH = 2  # frames whose maps still fit in a second-level cache
 CUDA_BATCH = 32
+# Batches that are launched before the one in front is waited for. A processor has nothing to do meanwhile. Of two, one keeps
+# the device busy while this thread hands on the batch in front, and the other while it is held up for as long as a batch takes.
+AHEAD = {"cpu": 0, "cuda": 2}
+# Of a device's free memory. The rest is for what the count of live values leaves out (copies in another layout, the workspace
+# of convolutions, the safe path of the self-test), for other programs, and so that a tested kernel always finds its workspace.
+SHARE = 0.25
+STAGED_BYTES = 96 << 20  # of samples in a batch on a device: a few such lie in page-locked memory, which nobody else can use
 TIMED_FRAMES = 1 << 62  # any frame number is below
 
 
@@ -57,12 +65,24 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def frame_hash(planes: Sequence[NDArray[np.uint8]]) -> bytes:
-    """The first 8 bytes of SHA-256 over the samples of one frame's planes (H, W), row by row (SPEC 8.8)."""
-    sha = hashlib.sha256()
-    for plane in planes:
-        sha.update(np.ascontiguousarray(plane).tobytes())
-    return sha.digest()[: constants.HASH_BYTES]
+def fitting(wanted: int, peak: int, samples: int, memory: int, free: int | None) -> int:
+    """The batch to compute where `wanted` frames are asked for: at least 1.
+
+    A frame takes `peak` bytes at once while it is computed and `samples` when it is done. All frames of a batch stay below
+    `memory` bytes, and on a device that has `free` ones (None for a processor) within what SHARE and STAGED_BYTES leave them.
+    """
+    bounds = [wanted, memory // peak]
+    if free is not None:
+        bounds += [int(free * SHARE) // peak, STAGED_BYTES // samples]
+    return max(1, min(bounds))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process could still take on a CUDA device, those included that PyTorch holds in reserve; else None."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def wrong_frame(frame: int) -> VerificationError:
@@ -88,6 +108,7 @@ class Decoder:
         for analysis in self.analyses:
             check_picture(analysis, self.header, self.limits)
         self.batch = batch or (CUDA_BATCH if self.device.type == "cuda" else CPU_BATCH)
+        self._batches: dict[int, int] = {}  # by program; settled once, for each new batch size has its kernels tested
 
     def frames(self, first: int = 0, last: int | None = None) -> Iterator[Batch]:
         """Batches of frames first .. last - 1 (all by default), each frame verified; VerificationError where one differs."""
@@ -107,23 +128,37 @@ class Decoder:
         self._check_work(analysis, segment)
         return analysis, read_sections(analysis, segment, self.limits)
 
-    def render(self, segment: Segment, numbers: Numbers, low: int, high: int) -> Iterator[tuple[int, Planes, list[bool]]]:
+    def render(
+        self, segment: Segment, numbers: Numbers, low: int, high: int
+    ) -> Generator[tuple[int, Planes, list[bool]], None, None]:
         """Frames low .. high - 1 of a segment in batches: the first one's number in it, planes, and whether each has its hash."""
         analysis, tensors = numbers
         hashes = segment.sections[constants.HASHES]
-        affordable = max(1, self.limits.max_memory_bytes // max(1, analysis.peak_memory))
-        run = Interpreter(analysis, tensors, segment.frames, min(self.batch, affordable), self.device)
-        for start in range(low, high, run.batch):
-            count = min(run.batch, high - start)
-            planes = run.render(start, count)
-            wanted = [hashes[8 * frame : 8 * frame + 8] for frame in range(start, start + count)]
-            yield start, planes, [frame_hash([p[i] for p in planes]) == wanted[i] for i in range(count)]
+        run = Interpreter(analysis, tensors, segment.frames, self._fitting(segment.program, analysis), self.device)
+        spans = ((start, min(run.batch, high - start)) for start in range(low, high, run.batch))
+        with closing(hashed(run.launch, spans, AHEAD[self.device.type])) as batches:
+            for start, planes, found in batches:
+                wanted = [hashes[8 * frame : 8 * frame + 8] for frame in range(start, start + len(found))]
+                yield start, planes, [a == b for a, b in zip(found, wanted, strict=True)]
+                del planes  # the caller's alone, so that its memory can be used again
+
+    def _fitting(self, program: int, analysis: Analysis) -> int:
+        """The batch of a program, settled at its first segment."""
+        if program not in self._batches:
+            samples = sum(height * width for height, width in self.header.plane_shapes())
+            free = free_memory(self.device)
+            self._batches[program] = fitting(
+                self.batch, analysis.peak_memory, samples, self.limits.max_memory_bytes, free
+            )
+        return self._batches[program]
 
     def _verified(self, segment: Segment, low: int, high: int, pts: tuple[int, ...]) -> Iterator[Batch]:
-        for start, planes, right in self.render(segment, self.numbers(segment), low, high):
-            if not all(right):
-                raise wrong_frame(segment.first_frame + start + right.index(False))
-            yield Batch(segment.first_frame + start, planes, pts[start : start + len(right)])
+        with closing(self.render(segment, self.numbers(segment), low, high)) as batches:
+            for start, planes, right in batches:
+                if not all(right):
+                    raise wrong_frame(segment.first_frame + start + right.index(False))
+                yield Batch(segment.first_frame + start, planes, pts[start : start + len(right)])
+                del planes
 
     def _analysis(self, segment: Segment) -> Analysis:
         if segment.program >= len(self.analyses):

@@ -18,6 +18,8 @@ from nvc.bitstream.analysis import Analysis
 from nvc.bitstream.program import Op, Operation
 
 from . import exact
+from .metrics import Planes
+from .staging import Pending, Staging
 
 Step = Callable[[list[Tensor], Tensor], Tensor]
 
@@ -40,12 +42,16 @@ class Interpreter:
         self._last = analysis.program.last_uses()
         reads = [value for operation in operations for value in operation.references("value")]
         self._sole = [reads.count(number) == 1 for number in range(len(operations))]
+        self._staging = Staging(device, batch, [(made.height, made.width) for made in analysis.outputs])
         with exact.pinned():
             self._steps = [self._compile(number, operation) for number, operation in enumerate(operations[:-1])]
 
-    def render(self, first: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-        """Planes (count, H, W) uint8 of frames first .. first + count - 1 of the segment, count <= batch."""
-        times = torch.arange(first, first + self.batch).clamp(max=self.frames - 1).to(self.device)
+    def launch(self, first: int, count: int) -> Pending:
+        """Begin frames first .. first + count - 1 of the segment, count <= batch, and do not wait for the device.
+
+        Batches that are launched one after the other come one after the other; on a processor this one is done on return.
+        """
+        times = torch.arange(first, first + self.batch, device=self.device).clamp_(max=self.frames - 1)
         with exact.pinned():
             values: list[Tensor] = []
             keep = self.analysis.program.operations[-1].arguments
@@ -54,8 +60,11 @@ class Interpreter:
                 for value in self.analysis.program.operations[number].references("value"):
                     if self._last[value] == number:
                         values[value] = times  # dropped: its memory is free again
-            y, cb, cr = (values[value][:count, 0].to(torch.uint8).cpu().numpy() for value in keep)
-        return y, cb, cr
+            return self._staging.send([values[value][:count, 0] for value in keep])
+
+    def render(self, first: int, count: int) -> Planes:
+        """Planes (count, H, W) uint8 of frames first .. first + count - 1 of the segment, count <= batch."""
+        return self.launch(first, count).planes()
 
     def _compile(self, number: int, operation: Operation) -> Step:
         return _COMPILERS[operation.code](self, number, operation)
@@ -125,7 +134,7 @@ def _convolution(run: Interpreter, number: int, op: Operation) -> Step:
     shape = (run.batch, source.channels, source.height, source.width)
     convolve = exact.choose(shape, weight, bias, groups)
     x = op["x"]
-    return lambda values, _: convolve(values[x].contiguous(memory_format=torch.channels_last), weight, bias, groups)
+    return lambda values, _: convolve(exact.arranged(values[x]), weight, bias, groups)
 
 
 def _combine(run: Interpreter, number: int, op: Operation) -> Step:
@@ -158,21 +167,22 @@ def _nearest(run: Interpreter, number: int, op: Operation) -> Step:
     return lambda values, _: values[x].index_select(2, rows).index_select(3, columns)
 
 
-def _interpolate(source: Tensor, factor: int, axis: int) -> Tensor:
-    size = source.shape[axis]
-    position = 2 * torch.arange(size * factor, device=source.device) + 1 - factor  # in units of 1 / (2 factor)
+def _interpolation(run: Interpreter, size: int, factor: int, axis: int) -> Callable[[Tensor], Tensor]:
+    position = 2 * torch.arange(size * factor) + 1 - factor  # in units of 1 / (2 factor)
     index = torch.div(position, 2 * factor, rounding_mode="floor")
     shape = [1, 1, 1, 1]
     shape[axis] = -1
     part = (position - 2 * factor * index).float().reshape(shape)
-    before = source.index_select(axis, index.clamp(0, size - 1))
-    after = source.index_select(axis, (index + 1).clamp(0, size - 1))
-    return before.mul_(2 * factor - part).add_(after.mul_(part))
+    before, after = (index.clamp(0, size - 1).to(run.device), (index + 1).clamp(0, size - 1).to(run.device))
+    near, far = (2 * factor - part).to(run.device), part.to(run.device)
+    return lambda x: x.index_select(axis, before).mul_(near).add_(x.index_select(axis, after).mul_(far))
 
 
 def _bilinear(run: Interpreter, number: int, op: Operation) -> Step:
     x, factor = op["x"], op["factor"]
-    return lambda values, _: _interpolate(_interpolate(values[x], factor, 2), factor, 3)
+    source = run.analysis.maps[x]
+    rows, columns = _interpolation(run, source.height, factor, 2), _interpolation(run, source.width, factor, 3)
+    return lambda values, _: columns(rows(values[x]))
 
 
 def _haar(run: Interpreter, number: int, op: Operation) -> Step:

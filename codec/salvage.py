@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby
@@ -14,7 +15,8 @@ from nvc.bitstream.header import Header
 from nvc.bitstream.salvage import Gap, Good
 from nvc.bitstream.segment import Segment
 
-from .decode import TIMED_FRAMES, Batch, Clock, Decoder, Numbers, Planes, wrong_frame
+from .decode import TIMED_FRAMES, Batch, Clock, Decoder, Numbers, wrong_frame
+from .metrics import Planes
 from .timing import DEFAULT_RATE
 
 Stamp = Callable[[int], int]  # from the number of a frame to its time stamp
@@ -116,14 +118,15 @@ class Salvager:
         low, high = max(first - base, 0), min(last - base, good.segment.frames)
         if low >= high:
             return
-        for start, planes, right in self._decoder.render(good.segment, good.numbers, low, high):
-            for is_right, run in groupby(range(len(right)), right.__getitem__):
-                part = list(run)
-                frame, (y, u, v) = base + start + part[0], (plane[part[0] : part[-1] + 1] for plane in planes)
-                if is_right:
-                    yield Batch(frame, (y, u, v), tuple(map(stamp, range(frame, frame + len(part)))))
-                else:
-                    yield self._lose(Gap(frame, len(part), wrong_frame(frame), good.offset), stamp)
+        with closing(self._decoder.render(good.segment, good.numbers, low, high)) as batches:
+            for start, planes, right in batches:
+                for is_right, run in groupby(range(len(right)), right.__getitem__):
+                    part = list(run)
+                    frame, (y, u, v) = base + start + part[0], (plane[part[0] : part[-1] + 1] for plane in planes)
+                    if is_right:
+                        yield Batch(frame, (y, u, v), tuple(map(stamp, range(frame, frame + len(part)))))
+                    else:
+                        yield self._lose(Gap(frame, len(part), wrong_frame(frame), good.offset), stamp)
 
     def _lose(self, gap: Gap, stamp: Stamp) -> _Lost:
         """Enters lost frames into the account, with those before them if the code is the same."""

@@ -20,7 +20,7 @@ from .metrics import Planes
 from .orientation import ORIENTATIONS
 from .outputs import discard, publish, publish_folder, temporary_name
 from .probe import MATRICES, PRIMARIES, TRANSFERS
-from .sink import Sink
+from .sink import Sink, samples, write_all
 
 _UNSPECIFIED = 2  # H.273
 _LIMITED, _FULL = 1, 2  # AVColorRange; unspecified is written as limited, which players take it for
@@ -30,6 +30,18 @@ _SLICED_SIDE = 64
 _FRAME_FILE = re.compile(r"\d{5,}\.png")
 
 
+class _FrameReader(FFmpeg):
+    """An ffmpeg that another thread writes to, and that can be ended meanwhile."""
+
+    def __init__(self, args: list[str], cwd: str | None) -> None:
+        super().__init__(args, stdin=True, cwd=cwd)
+
+    def kill(self) -> None:
+        """End it, so that a write to it fails; the pipe stays open, for the other thread may be in that write."""
+        if self._process.poll() is None:
+            self._process.kill()
+
+
 class _FFmpegSink(Sink):
     """An output behind an ffmpeg that reads IVF from a pipe: the plainest container that gives raw frames a time."""
 
@@ -37,6 +49,7 @@ class _FFmpegSink(Sink):
         super().__init__(target, header, overwrite)
         self._rgb = header.pixel_format == PIXEL_FORMATS["rgb24"]
         self._frame_bytes = sum(h * w for h, w in header.plane_shapes())
+        self._packed = np.empty((header.height, header.width, 3 if self._rgb else 0), np.uint8)  # B, G, R of the frame at hand
         if self._frame_bytes > _LARGEST_FRAME:
             size = f"{header.width}x{header.height}"
             raise OutputError("too_large", f"{target}: {size} is too large for ffmpeg; write a .yuv")
@@ -45,7 +58,7 @@ class _FFmpegSink(Sink):
         source = [*orientation, "-f", "ivf", "-i", "pipe:0", "-fps_mode", "passthrough", "-copyts"]
         filters = ["-vf", ",".join([*_tags(header), *self._filters()])]
         try:
-            self._ffmpeg = FFmpeg([*source, *filters, *self._output()], stdin=True, cwd=self._directory())
+            self._ffmpeg = _FrameReader([*source, *filters, *self._output()], self._directory())
         except BaseException:
             discard(self.path)
             raise
@@ -66,20 +79,16 @@ class _FFmpegSink(Sink):
         fourcc = b"RV24" if self._rgb else b"I420"
         num, den = self.header.time_base.as_integer_ratio()
         size = (self.header.width, self.header.height)
-        self._send(struct.pack("<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, *size, den, num, 0, 0))
+        head = struct.pack("<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, *size, den, num, 0, 0)
+        write_all(self._ffmpeg.stdin, head)
 
     def _write_frame(self, frame: Planes, stamp: int) -> None:
-        self._send(struct.pack("<Iq", self._frame_bytes, stamp))
+        head = struct.pack("<Iq", self._frame_bytes, stamp)
         if self._rgb:
-            self._send(_packed_bgr(frame))
-        else:
-            for plane in frame:
-                self._send(plane.tobytes())
-
-    def _send(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._ffmpeg.stdin.write(view) :]
+            for channel, plane in enumerate(frame[::-1]):
+                self._packed[:, :, channel] = plane
+        planes = [self._packed] if self._rgb else frame
+        write_all(self._ffmpeg.stdin, head, *map(samples, planes))
 
     def _complete(self) -> None:
         if self._ffmpeg.wait() != 0:
@@ -88,6 +97,9 @@ class _FFmpegSink(Sink):
 
     def _publish(self) -> None:
         publish(self.path, self.target, self._overwrite)
+
+    def _interrupt(self) -> None:
+        self._ffmpeg.kill()
 
     def _release(self) -> None:
         self._ffmpeg.__exit__()
@@ -99,11 +111,6 @@ class _FFmpegSink(Sink):
         self._ffmpeg.wait()
         reason = "disk_full" if "No space left" in self._ffmpeg.log() else "ffmpeg"
         return OutputError(reason, f"{self.target}: {self._ffmpeg.failure()}")
-
-
-def _packed_bgr(frame: Planes) -> bytes:
-    packed = np.stack(frame[::-1], axis=-1)
-    return packed.tobytes()
 
 
 def _tags(header: Header) -> list[str]:

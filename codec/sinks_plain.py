@@ -14,7 +14,7 @@ from nvc.bitstream.header import Header
 
 from .metrics import Planes
 from .outputs import publish
-from .sink import Sink
+from .sink import Sink, samples, write_all
 from .timing import DEFAULT_RATE
 
 _UNSPECIFIED = 2  # H.273
@@ -31,9 +31,11 @@ class RawSink(Sink):
         if target == "-" and sys.stdout is None:
             raise OutputError("stdout", "standard output is closed")
         try:
-            self._file = sys.stdout.buffer if target == "-" else open(self.path, "xb")  # noqa: SIM115 (see _release)
+            self._file = _standard_output() if target == "-" else open(self.path, "xb", buffering=0)  # noqa: SIM115 (_release)
         except OSError as error:
             raise self._failure(error) from error
+        if target == "-":
+            self._patience = 0.0  # a reader may have stopped reading for good, and nothing has to be put in order
         self._tell_losses()
 
     def _tell_losses(self) -> None:
@@ -45,8 +47,7 @@ class RawSink(Sink):
         pass
 
     def _write_frame(self, frame: Planes, stamp: int) -> None:
-        for plane in frame:
-            self._file.write(plane.tobytes())
+        write_all(self._file, *map(samples, frame))
 
     def _complete(self) -> None:
         if self.target == "-":
@@ -54,6 +55,9 @@ class RawSink(Sink):
         else:
             self._file.close()
             publish(self.path, self.target, self._overwrite)
+
+    def _interrupt(self) -> None:
+        pass  # a write to a file ends by itself, and one to standard output is left to itself
 
     def _release(self) -> None:
         if self.target != "-":
@@ -87,11 +91,17 @@ class Y4mSink(RawSink):
         chroma = _CHROMA.get(header.chroma_location, "420jpeg")
         par = ":".join(str(term) for term in header.par.as_integer_ratio()) if header.par else "0:0"
         line = f"YUV4MPEG2 W{header.width} H{header.height} F{rate.numerator}:{rate.denominator} Ip A{par} C{chroma}"
-        self._file.write(f"{line}{_RANGE[header.full_range]}\n".encode())
+        write_all(self._file, f"{line}{_RANGE[header.full_range]}\n".encode())
 
     def _write_frame(self, frame: Planes, stamp: int) -> None:
-        self._file.write(b"FRAME\n")
-        super()._write_frame(frame, stamp)
+        write_all(self._file, b"FRAME\n", *map(samples, frame))
+
+
+def _standard_output() -> IO[bytes]:
+    """Standard output without its buffer, which a thread that is stuck in it would keep from being closed at the end."""
+    sys.stdout.buffer.flush()
+    raw: IO[bytes] = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    return raw
 
 
 def _average_rate(pts: Sequence[int], time_base: Fraction) -> Fraction:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -38,7 +39,10 @@ from nvc.bitstream.errors import InvalidError, LimitError, MachineError, NvcErro
 from nvc.bitstream.header import Header
 from nvc.bitstream.program import Builder, Op, Program
 from nvc.bitstream.segment import Segment
+from nvc.codec import decode
 from nvc.codec.decode import Decoder, open_device, verify
+from nvc.codec.interpreter import Interpreter
+from nvc.codec.staging import Pending
 from nvc.conformance import ref_operations
 from nvc.conformance.catalogue.networks import random_network
 
@@ -303,6 +307,103 @@ def test_no_changed_number_gives_wrong_frames(draw: st.DataObject) -> None:
         assert kind in (b"HEAD", b"MODL", b"mETa")  # tags and names; numbers are under the digest
         assert sha(found) == sha(frames(encoded()))
     assert time.perf_counter() - started < 2
+
+
+# ---- batches under way, as on CUDA
+
+
+@pytest.fixture(params=[1, 2, 4])
+def ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many batches are launched before the one in front is waited for, though on a processor."""
+    monkeypatch.setitem(decode.AHEAD, "cpu", request.param)
+    return int(request.param)
+
+
+def hashing() -> int:
+    return sum(thread.name.startswith("hash") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_looking_ahead_changes_no_frame_and_no_range(ahead: int, batch: int) -> None:
+    found = frames(encoded(), batch=batch)
+    parts = frames(encoded(), 1, 4, batch=batch)
+    decode.AHEAD["cpu"] = 0
+    assert same(found, frames(encoded(), batch=batch)) and same(parts, found[1:4])
+    assert hashing() == 0
+
+
+def test_looking_ahead_refuses_the_first_wrong_frame_after_all_before_it(ahead: int) -> None:
+    data = with_wrong_hash(with_wrong_hash(encoded(), 1), 2)
+    found = []
+    with pytest.raises(VerificationError, match="frame 2 ") as caught:
+        for batch in Decoder(io.BytesIO(data), batch=1).frames():
+            found.append(batch.first)
+    assert found == [0, 1] and caught.value.code == "verify.frame"
+    assert hashing() == 0  # although the error still holds on to where it was raised
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_decoder_that_is_left_early_leaves_no_thread(ahead: int, taken: int) -> None:
+    batches = Decoder(io.BytesIO(encoded()), batch=1).frames()
+    for _ in range(taken):
+        next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert hashing() == 0
+
+
+def test_an_error_of_the_device_comes_after_the_frames_before_it(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = Interpreter.launch
+
+    def failing(run: Interpreter, first: int, count: int) -> Pending:
+        if first == 1:  # the second frame of the second segment
+            raise RuntimeError("CUDA out of memory")
+        return launch(run, first, count)
+
+    monkeypatch.setattr(Interpreter, "launch", failing)
+    found = []
+    with pytest.raises(RuntimeError, match="out of memory"):
+        for batch in Decoder(io.BytesIO(encoded()), batch=1).frames():
+            found.append(batch.first)
+    assert found == [0, 1] and hashing() == 0
+
+
+# ---- how many frames are computed together
+
+GIB = 1 << 30
+
+
+@given(st.integers(1, 4096), st.integers(1, GIB), st.integers(1, GIB), st.integers(1, 64 * GIB), st.integers(0, 200 * GIB))
+def test_a_batch_is_as_large_as_wanted_or_as_memory_allows(wanted: int, peak: int, samples: int, memory: int, free: int) -> None:
+    def allowed(count: int) -> bool:
+        shares = count * peak <= free / 4, count * samples <= 96 << 20
+        return count <= wanted and count * peak <= memory and all(shares)
+
+    found = decode.fitting(wanted, peak, samples, memory, free)
+    assert allowed(found) or found == 1
+    assert found == wanted or not allowed(found + 1)
+
+
+@given(st.integers(1, 64), st.integers(1, GIB), st.integers(1, GIB))
+def test_on_a_processor_the_limit_alone_makes_a_batch_smaller(wanted: int, peak: int, memory: int) -> None:
+    assert decode.fitting(wanted, peak, 1 << 40, memory, None) == max(1, min(wanted, memory // peak))
+    assert decode.free_memory(torch.device("cpu")) is None
+
+
+def test_what_pytorch_holds_in_reserve_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5 * GIB, 80 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10 * GIB)
+    assert decode.free_memory(torch.device("cuda:1")) == 25 * GIB
+
+
+def test_a_small_card_decodes_in_small_batches_of_one_size_in_all_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each new batch size has its kernels tested first."""
+    peak = Decoder(io.BytesIO(encoded())).analyses[0].peak_memory
+    free = iter([11 * peak, 1, 1])  # two frames in a quarter of it; later segments find hardly any
+    monkeypatch.setattr(decode, "free_memory", lambda device: next(free))
+    found = [len(batch.pts) for batch in Decoder(io.BytesIO(encoded()), batch=8).frames()]
+    assert found == [1, 2, 2]
+    assert next(free) == 1  # asked once
 
 
 # ---- work that is refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -165,36 +166,118 @@ def test_the_test_draws_nothing_from_the_callers_random_numbers() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-# ---- precision knobs
+# ---- what is tested is what runs
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> Tensor:
+    """Maps (N, C, H, W) of any size from 1 and in any layout: views of others too, and values that are repeated."""
+    n, c, h, w = (draw(st.integers(1, 4)) for _ in range(4))
+    whole = torch.arange(n * (c + 1) * (h + 1) * w).float().reshape(n, c + 1, h + 1, w)
+    if draw(st.booleans()):
+        whole = whole.contiguous(memory_format=torch.channels_last)
+    part = whole[:, draw(st.integers(0, 1)) :][:, :c, draw(st.integers(0, 1)) :][:, :, :h]
+    form = draw(st.sampled_from(["view", "contiguous", "channels last", "repeated"]))
+    if form == "repeated":
+        return part[:1].expand(n, -1, -1, -1)
+    layouts = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+    return part.contiguous(memory_format=layouts[form]) if form in layouts else part
+
+
+@given(maps())
+@settings(deadline=None)
+def test_a_map_is_arranged_as_that_of_the_trial_whatever_it_was(x: Tensor) -> None:
+    made = exact.arranged(x)
+    trial, _ = exact._saturating(tuple(x.shape), torch.zeros(3, x.shape[1], 1, 1))  # type: ignore[arg-type]
+    assert torch.equal(made, x)
+    assert (made.stride(), made.storage_offset(), made.dtype) == (trial.stride(), trial.storage_offset(), trial.dtype)
+    assert exact.arranged(made) is made
+
+
+def test_a_map_that_begins_within_another_is_moved_to_the_start_of_its_own() -> None:
+    """Libraries look at alignment too, which a view has as it happens."""
+    whole = torch.arange(2 * 3 * 5 * 7).float().reshape(2, 3, 5, 7).contiguous(memory_format=torch.channels_last)
+    part = whole[1:]
+    made = exact.arranged(part)
+    assert torch.equal(made, part) and made.storage_offset() == 0 and made.data_ptr() != part.data_ptr()
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 8, 12), (1, 1, 5, 7), (3, 4, 1, 1), (1, 4, 6, 1)])
+def test_the_trial_weight_lies_as_the_layers_own(shape: tuple[int, int, int, int]) -> None:
+    weight = torch.zeros(8, shape[1], 1, 3).contiguous(memory_format=torch.channels_last)
+    _, trial = exact._saturating(shape, weight)
+    assert trial.stride() == weight.stride() and trial.shape == weight.shape
+
+
+# ---- settings that decide which kernel runs
+
+PINNED = {
+    "mkldnn.conv.fp32_precision": "ieee",
+    "mkldnn.matmul.fp32_precision": "ieee",
+    "cuda.matmul.fp32_precision": "ieee",
+    "cudnn.conv.fp32_precision": "tf32",
+    "cudnn.benchmark": False,
+    "cudnn.deterministic": True,
+}
+USERS = dict(zip(PINNED, ("bf16", "bf16", "tf32", "ieee", True, False), strict=True))  # the opposite of each
+
+
+def setting(path: str) -> tuple[object, str]:
+    """Owner and name of a setting under torch.backends."""
+    *owners, name = path.split(".")
+    return functools.reduce(getattr, owners, torch.backends), name
+
+
+def current() -> dict[str, object]:
+    return {path: getattr(*setting(path)) for path in PINNED}
 
 
 @pytest.fixture
-def knobs() -> Iterator[list[object]]:
-    """The precision settings of this torch, set to what a user may have chosen."""
-    found = [getattr(torch.backends.mkldnn, name, None) for name in ("conv", "matmul")]
-    present = [knob for knob in found if hasattr(knob, "fp32_precision")]
-    before = [knob.fp32_precision for knob in present]  # type: ignore[union-attr]
-    for knob in present:
-        knob.fp32_precision = "bf16"  # type: ignore[union-attr]
-    yield present
-    for knob, value in zip(present, before, strict=True):
-        knob.fp32_precision = value  # type: ignore[union-attr]
+def users_choice() -> Iterator[None]:
+    """Everything set as a user may have chosen it, autocast included."""
+    before = current()
+    for path, value in USERS.items():
+        setattr(*setting(path), value)
+    torch.set_autocast_enabled("cpu", True)
+    yield
+    torch.set_autocast_enabled("cpu", False)
+    for path, value in before.items():
+        setattr(*setting(path), value)
 
 
-def settings_of(knobs: list[object]) -> list[str]:
-    return [knob.fp32_precision for knob in knobs]  # type: ignore[attr-defined]
-
-
-def test_precision_is_pinned_inside_and_restored_behind(knobs: list[object]) -> None:
+def test_settings_are_pinned_inside_and_restored_behind(users_choice: None) -> None:
     with exact.pinned():
-        assert settings_of(knobs) == ["ieee"] * len(knobs)
-        assert torch.is_inference_mode_enabled()
-    assert settings_of(knobs) == ["bf16"] * len(knobs)
-    assert not torch.is_inference_mode_enabled()
+        assert current() == PINNED
+        assert torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
+        with exact.pinned():
+            assert current() == PINNED
+        assert current() == PINNED
+    assert current() == USERS
+    assert not torch.is_inference_mode_enabled() and torch.is_autocast_enabled("cpu")
 
 
-def test_precision_is_restored_after_an_error(knobs: list[object]) -> None:
+def test_settings_are_restored_after_an_error(users_choice: None) -> None:
     with pytest.raises(KeyError), exact.pinned():
         raise KeyError
-    assert settings_of(knobs) == ["bf16"] * len(knobs)
-    assert not torch.is_inference_mode_enabled()
+    assert current() == USERS
+    assert not torch.is_inference_mode_enabled() and torch.is_autocast_enabled("cpu")
+
+
+def test_the_old_switches_can_still_be_read_inside_and_behind() -> None:
+    """PyTorch raises where settings of the old and the new kind contradict each other; libraries read the old ones."""
+
+    def read() -> tuple[bool, bool, str]:
+        backends = torch.backends
+        return backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision()
+
+    before = read()
+    with exact.pinned():
+        assert read() == before
+    assert read() == before
+
+
+def test_autocast_does_not_reach_the_safe_path(users_choice: None) -> None:
+    x, weight = torch.full((1, 4, 6, 6), 2047.0), torch.full((2, 4, 3, 3), 3.0)
+    with exact.pinned():
+        made = exact.safe(x, weight, torch.zeros(2), 1)
+    assert made.dtype == torch.float32 and made[0, 0, 3, 3] == 4 * 9 * 2047 * 3

@@ -94,6 +94,20 @@ def test_any_frame_can_be_rendered_first_and_again(seed: int) -> None:
         assert all(np.array_equal(plane[0], wanted) for plane, wanted in zip(run.render(t, 1), expected[t], strict=True))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_batches_may_be_launched_before_others_are_waited_for_and_stay_the_callers(seed: int) -> None:
+    network = random_network(seed)
+    run = Interpreter(analyse(network.program, Limits()), network.tensors, network.frames, 2, CPU)
+    expected = reference_frames(network)
+    pending = [run.launch(t, 1) for t in range(network.frames)]
+    found = {t: pending[t].planes() for t in reversed(range(network.frames))}
+    for t, planes in found.items():
+        assert all(np.array_equal(plane[0], wanted) for plane, wanted in zip(planes, expected[t], strict=True))
+        assert all(plane.flags.c_contiguous for plane in planes)
+        for plane in planes:
+            plane[:] = 0  # nobody else's
+
+
 def test_a_value_that_is_read_twice_is_not_overwritten_by_its_first_reader() -> None:
     rows: list[Row] = [
         [3, 0, 1, 2, 2],

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import importlib
 import io
 import os
 import stat
 import sys
+import threading
+import time
 import types
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +30,9 @@ from nvc.bitstream.errors import NvcError, OutputError, UsageError
 from nvc.bitstream.header import Header
 from nvc.codec.metrics import Planes, Quality
 from nvc.codec.outputs import atomic_file, same_file
+from nvc.codec.sink import QUEUED, samples, write_all
 from nvc.codec.sinks import check_target, open_sink
+from nvc.codec.sinks_plain import RawSink
 from nvc.codec.video import Clip, ReadOptions, read_clip
 
 Raw = Callable[..., NDArray[np.uint8]]
@@ -329,6 +339,142 @@ def test_planes_of_the_wrong_shape_are_refused(tmp_path: Path) -> None:
         sink.write(noise(RGB, 1), [0])
 
 
+# ---- the thread that writes
+
+LARGE = replace(YUV, width=640, height=480)  # one frame is more than a pipe holds
+SOON = 10.0  # seconds: by far enough for what takes none
+STUCK = 0.5  # by then the thread is in a write that does not end
+
+
+@contextlib.contextmanager
+def piped() -> Iterator[int]:
+    """Standard output is a pipe in the block; its reading end, which nobody reads."""
+    before = threading.enumerate()
+    reader, writer = os.pipe()
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(writer, "wb", buffering=0) as stdout:
+        patch.setattr(sys, "stdout", types.SimpleNamespace(buffer=stdout))
+        yield reader
+        os.close(reader)
+        for thread in threading.enumerate():  # one that was given up while it wrote ends with its pipe
+            if thread.name == "nvc-background" and thread not in before:
+                thread.join(SOON)
+                assert not thread.is_alive()
+
+
+def test_frames_are_taken_while_the_reader_is_slow_and_arrive_in_order(tmp_path: Path) -> None:
+    planes = noise(LARGE, 6)
+    write(tmp_path / "a.y4m", LARGE, planes)
+    wanted, received = (tmp_path / "a.y4m").read_bytes(), bytearray()
+
+    def read_all(reader: int) -> None:
+        while len(received) < len(wanted):
+            received.extend(os.read(reader, 1 << 16))
+
+    with piped() as reader, open_sink("-", LARGE, overwrite=False) as sink:
+        for n in range(QUEUED):
+            sink.write((planes[0][n : n + 1], planes[1][n : n + 1], planes[2][n : n + 1]), [n])
+        reading = threading.Thread(target=read_all, args=[reader], daemon=True)
+        reading.start()
+        sink.write((planes[0][QUEUED:], planes[1][QUEUED:], planes[2][QUEUED:]), range(QUEUED, 6))
+        sink.finish()
+        reading.join(SOON)
+    assert hashlib.sha256(received).digest() == hashlib.sha256(wanted).digest()
+
+
+def test_giving_up_does_not_wait_for_a_reader_that_has_stopped() -> None:
+    with piped():
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt), open_sink("-", LARGE, overwrite=False) as sink:
+            sink.write(noise(LARGE, 2), [0, 1])
+            time.sleep(STUCK)
+            raise KeyboardInterrupt
+        assert time.monotonic() - started < STUCK + 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_giving_up_ends_an_ffmpeg_that_does_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    stuck = tmp_path / "ffmpeg"
+    stuck.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import time; time.sleep(600)'\n")
+    stuck.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(stuck))
+    started, before = time.monotonic(), threading.active_count()
+    with pytest.raises(error), open_sink(str(tmp_path / "a.mkv"), LARGE, overwrite=False) as sink:
+        sink.write(noise(LARGE, 2), [0, 1])
+        time.sleep(STUCK)
+        raise error
+    assert time.monotonic() - started < SOON / 2 and threading.active_count() == before
+    assert os.listdir(tmp_path) == ["ffmpeg"]
+
+
+class FailingSink(RawSink):
+    """A disk that is full after three frames."""
+
+    written = 0
+
+    def _write_frame(self, frame: Planes, stamp: int) -> None:
+        if self.written == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.written += 1
+        super()._write_frame(frame, stamp)
+
+
+@pytest.mark.parametrize("count", [1, 5, 50])
+def test_an_error_of_the_writing_thread_comes_out_and_leaves_nothing(tmp_path: Path, count: int) -> None:
+    """With a later frame or at the end, wherever the owner is by then."""
+    planes = noise(YUV, 4)
+    with pytest.raises(OutputError) as caught, FailingSink(str(tmp_path / "a.yuv"), YUV, False) as sink:
+        for n in range(count):
+            sink.write(planes, range(4 * n, 4 * n + 4))
+    assert caught.value.code == "output.disk_full" and "a.yuv" in str(caught.value)
+    assert sink.written == 3 and os.listdir(tmp_path) == []
+
+
+def test_a_bug_of_the_writing_thread_comes_out_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RawSink, "_write_frame", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "a.yuv", YUV, noise(YUV, 3))
+    assert os.listdir(tmp_path) == []
+
+
+def test_frames_are_let_go_when_they_are_written(tmp_path: Path) -> None:
+    """For the decoder lends the memory that they lie in."""
+    planes, gone = noise(YUV, 2), threading.Event()
+    weakref.finalize(planes[0], gone.set)
+    with open_sink(str(tmp_path / "a.yuv"), YUV, overwrite=False) as sink:
+        sink.write(planes, [0, 1])
+        del planes
+        assert gone.wait(SOON)
+
+
+def test_samples_that_lie_row_by_row_are_not_copied() -> None:
+    plane = noise(YUV, 2)[0][1]
+    assert np.shares_memory(np.frombuffer(samples(plane), np.uint8), plane)
+    turned = np.asfortranarray(plane)
+    assert bytes(samples(turned)) == plane.tobytes()
+
+
+class Sluggish(io.RawIOBase):
+    """A stream that takes three bytes at a time, and then none as a full pipe that does not block."""
+
+    def __init__(self, room: int) -> None:
+        self.taken, self._room = b"", room
+
+    def write(self, data: Any, /) -> int | None:
+        some = bytes(data[: min(3, self._room - len(self.taken))])
+        self.taken += some
+        return len(some) or None
+
+
+def test_all_is_written_to_a_stream_that_takes_part_of_it() -> None:
+    stream = Sluggish(99)
+    write_all(stream, b"FRAME\n", memoryview(b"samples"), b"")  # type: ignore[arg-type]
+    assert stream.taken == b"FRAME\nsamples"
+    with pytest.raises(BlockingIOError):
+        write_all(Sluggish(8), b"FRAME\n", b"samples")  # type: ignore[arg-type]
+
+
 # ---- targets
 
 
@@ -432,3 +578,37 @@ def test_same_file_sees_through_links_and_relative_paths(tmp_path: Path, monkeyp
     assert same_file("a", str(tmp_path / "a"))
     assert not same_file("a", "missing")
     assert not same_file("-", "-")
+
+
+# ---- the bench
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+def test_the_bench_measures_every_output_and_its_ceiling(
+    rgb: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parent.parent / "bench")
+    bench = importlib.import_module("sinks")
+    monkeypatch.setattr(sys, "argv", ["sinks.py", "--tiny", "--folder", str(tmp_path), *(["--rgb"] if rgb else [])])
+    bench.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    wanted = [output for output in bench.OUTPUTS if not rgb or (output != ".y4m" and output[0] != "-")]
+    assert [row[:-3] for row in rows] == [f"`{output}`".split(" | ") for output in wanted]
+    for *_, ours, bare, ratio in rows:  # all three are rounded
+        assert float(ratio) == pytest.approx(float(ours) / float(bare), rel=0.02, abs=0.01)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("output", [".yuv", ".y4m"])
+def test_both_sides_of_the_bench_write_the_same_bytes(output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parent.parent / "bench")
+    bench = importlib.import_module("sinks")
+    header = replace(YUV, frame_rate=Fraction(25))
+    material = bench.Material(header, 3)
+    target = tmp_path / f"a{output}"
+    bench.write_sink(open_sink(str(target), header, overwrite=False), material, 3)
+    with open(tmp_path / "bare", "wb", buffering=0) as file:
+        bench.write_bare(file.fileno(), material.bare(output), 3)
+    ours = target.read_bytes()
+    assert ours.endswith((tmp_path / "bare").read_bytes())
+    assert len(ours) - os.path.getsize(tmp_path / "bare") == (ours.index(b"\n") + 1 if output == ".y4m" else 0)
