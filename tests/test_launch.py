@@ -11,7 +11,7 @@ from hostless import Tape, no_host_reads
 from nvc_files import a_fit, clip
 
 from nvc.codec import fit as fit_module
-from nvc.codec import rate
+from nvc.codec import launch, rate
 from nvc.codec.canvas import Canvas
 from nvc.codec.config import Design, FitConfig, Tokens
 from nvc.codec.distortion import DISTORTIONS
@@ -66,7 +66,8 @@ def same(a: Fit, b: Fit) -> bool:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_fit_of_recorded_steps_is_the_same_to_the_last_bit(model: str) -> None:
+def test_a_fit_of_recorded_steps_is_the_same_to_the_last_bit(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "WARM_UP", 2)  # phases are short here
     eager, recorded = made(model), made(model)
     notes: list[str] = []
     recorded.launcher = launcher = Recorded(taped(recorded), notes.append)
@@ -248,7 +249,7 @@ def test_an_error_of_the_network_itself_is_not_hidden() -> None:
         compiled(torch.ones(3, 3))
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning:torch")  # its compiler instantiates autograd functions
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # PyTorch's compiler instantiates autograd functions
 @pytest.mark.parametrize("model", ["hnerv", "added"])
 def test_a_fit_through_a_compiler_is_the_same(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its backend runs what the compiler traced: autograd functions, phases, rows."""
