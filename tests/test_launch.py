@@ -249,7 +249,7 @@ def test_an_error_of_the_network_itself_is_not_hidden() -> None:
         compiled(torch.ones(3, 3))
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning")  # PyTorch's compiler instantiates autograd functions
+@pytest.mark.filterwarnings("default")  # PyTorch's compiler warns of itself
 @pytest.mark.parametrize("model", ["hnerv", "added"])
 def test_a_fit_through_a_compiler_is_the_same(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its backend runs what the compiler traced: autograd functions, phases, rows."""
