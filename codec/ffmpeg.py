@@ -101,6 +101,11 @@ class FFmpeg:
             raise ValueError("this ffmpeg was started without an output pipe")
         return self._process.stdout
 
+    def kill(self) -> None:
+        """End it, so that another thread's write to it fails; the pipe stays open, for that thread may be in the write."""
+        if self._process.poll() is None:
+            self._process.kill()
+
     def wait(self) -> int:
         """Close our pipe ends, wait for the end, give the exit status."""
         self._close_pipes()
@@ -129,8 +134,7 @@ class FFmpeg:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
+        self.kill()
         self._close_pipes()
         self._process.wait()
         self._stderr.close()

@@ -30,18 +30,6 @@ _SLICED_SIDE = 64
 _FRAME_FILE = re.compile(r"\d{5,}\.png")
 
 
-class _FrameReader(FFmpeg):
-    """An ffmpeg that another thread writes to, and that can be ended meanwhile."""
-
-    def __init__(self, args: list[str], cwd: str | None) -> None:
-        super().__init__(args, stdin=True, cwd=cwd)
-
-    def kill(self) -> None:
-        """End it, so that a write to it fails; the pipe stays open, for the other thread may be in that write."""
-        if self._process.poll() is None:
-            self._process.kill()
-
-
 class _FFmpegSink(Sink):
     """An output behind an ffmpeg that reads IVF from a pipe: the plainest container that gives raw frames a time."""
 
@@ -58,7 +46,7 @@ class _FFmpegSink(Sink):
         source = [*orientation, "-f", "ivf", "-i", "pipe:0", "-fps_mode", "passthrough", "-copyts"]
         filters = ["-vf", ",".join([*_tags(header), *self._filters()])]
         try:
-            self._ffmpeg = _FrameReader([*source, *filters, *self._output()], self._directory())
+            self._ffmpeg = FFmpeg([*source, *filters, *self._output()], stdin=True, cwd=self._directory())
         except BaseException:
             discard(self.path)
             raise
