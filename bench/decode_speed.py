@@ -93,7 +93,7 @@ def build(width: int, height: int, parameters: int, activation: str) -> tuple[hn
         conv.settle()
     codes = torch.randint(-40, 41, (FRAMES, 16, *network.grid.embedding)).float()
     builder = Builder("hnerv")
-    network.emit(builder, codes.numpy().astype(np.int64))
+    network.emit(builder, [[codes.numpy().astype(np.int64)]])
     return network, analyse(builder.program(), Limits()), builder.tensors, codes
 
 

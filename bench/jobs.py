@@ -129,6 +129,18 @@ def integers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
 
 
+def names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of an option that takes A,B,C of the names that are known."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(dict.fromkeys(text.split(",")))
+        if unknown := [name for name in chosen if name not in known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is unknown; choose of {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
 @dataclass(frozen=True)
 class Source:
     """A clip and what a key says of it."""

@@ -25,7 +25,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -217,18 +217,6 @@ def missing(chains: Iterable[Chain], journal: Journal) -> Iterator[str]:
 # ---- the command line
 
 
-def names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """The type of an option that takes A,B,C of the names that are known."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        chosen = tuple(dict.fromkeys(text.split(",")))
-        if unknown := [name for name in chosen if name not in known]:
-            raise argparse.ArgumentTypeError(f"{unknown[0]} is unknown; choose of {', '.join(known)}")
-        return chosen
-
-    return parse
-
-
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options, with those that --tiny stands for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -237,10 +225,10 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--scale", type=size, metavar="WxH")
     parser.add_argument("--frames", type=span, metavar="A:B")
     parser.add_argument("--bpp", type=jobs.floats, metavar="A,B", help="sizes of nvc's files")
-    parser.add_argument("--models", type=names(MODELS), default=MODELS, metavar="A,B", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--models", type=jobs.names(MODELS), default=MODELS, metavar="A,B", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--preset", choices=PRESETS, default=EncodeOptions().preset)
     parser.add_argument("--side", choices=(*SIDES, "both", "none"), default="both", help="what is run; the tables show both")
-    parser.add_argument("--anchors", type=names(ALL), default=ALL, metavar="A,B", help=f"of {', '.join(ALL)}")
+    parser.add_argument("--anchors", type=jobs.names(ALL), default=ALL, metavar="A,B", help=f"of {', '.join(ALL)}")
     parser.add_argument("--every", type=int, choices=range(1, 5), default=1, metavar="N", help="of the anchors' CRFs")
     parser.add_argument("--with", dest="others", type=Path, action="append", default=[], metavar="FILE", help="made elsewhere")
     parser.add_argument("--tiny", action="store_true", help="seconds on a CPU: a small synthetic clip, few steps, fast anchors")

@@ -50,6 +50,18 @@ if TYPE_CHECKING:
 @click.option(
     "--prune", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of the weights to set to zero, e.g. 0.1."
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Segments fitted at the same time; the file depends on it. For a GPU.",
+)
+@click.option(
+    "--checkpoint",
+    metavar="FOLDER",
+    help="Save the fits there every minute; the same command goes on with them, and removes them when the file is complete.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @options.computing
 @options.writing
@@ -60,8 +72,11 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     IN is any file that ffmpeg reads, `-` for Y4M on standard input, or a folder of numbered images. Without --bpp, --bitrate,
     --size or --target-psnr the file gets 0.2 bpp, or more for tiny clips.
     """
+    from pathlib import Path
+
     from nvc.bitstream.errors import OutputError, TargetError, UsageError
     from nvc.codec import outputs
+    from nvc.codec.checkpoint import Keeper
     from nvc.codec.decode import open_device
     from nvc.codec.encode import EncodeOptions
     from nvc.codec.encode import encode as run
@@ -86,10 +101,21 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
         progress.note(note)
     design = Design(activation=given["activation"], tokens=tokens)
     chosen = EncodeOptions(
-        given["model"], given["preset"], target, given["segment"], given["seed"], design, given["prune"], given["tune"]
+        given["model"],
+        given["preset"],
+        target,
+        given["segment"],
+        given["seed"],
+        design,
+        given["prune"],
+        given["tune"],
+        workers=given["workers"],
     )
+    keeper = Keeper(Path(given["checkpoint"])) if given["checkpoint"] else None
     with outputs.atomic_file(output, given["overwrite"]) as file:
-        result = run(clip, file, chosen, device, lambda state: _show(progress, state))
+        result = run(clip, file, chosen, device, lambda state: _show(progress, state), keeper)
+    if keeper is not None:
+        keeper.clear()
     off = result.bytes / result.target_bytes - 1
     if not -0.05 <= off <= 0.02 and any((target.bpp, target.bitrate, target.size)):
         progress.note(f"the file has {result.bytes} bytes, {off:+.1%} of the target")
@@ -114,10 +140,14 @@ def _tokens(model: str, block: str | None, codebook: tuple[int, int] | None) -> 
 
 
 def _show(progress: ProgressLine, state: SegmentProgress) -> None:
-    done = (state.number + state.fit.step / state.fit.steps) / state.segments
+    done = (state.number + state.count * state.fit.step / state.fit.steps) / state.segments
     fits = state.attempt * state.segments + state.number
-    speed = (fits * state.fit.steps + state.fit.step) / max(progress.elapsed(), 1e-3)
-    segment = f"segment {state.number + 1}/{state.segments}  " if state.segments > 1 else ""
+    speed = (fits * state.fit.steps + state.count * state.fit.step) / max(progress.elapsed(), 1e-3)
+    segment = ""
+    if state.count > 1:
+        segment = f"segments {state.number + 1}-{state.number + state.count}/{state.segments}  "
+    elif state.segments > 1:
+        segment = f"segment {state.number + 1}/{state.segments}  "
     if state.fit.note:
         progress.note(segment + state.fit.note)
     codes = ""

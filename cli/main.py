@@ -21,6 +21,8 @@ from .progress import printable
 from .report import report
 from .verify import verify
 
+# As torch says it: of a device, of the processor, and of the libraries of CUDA (CUBLAS_STATUS_ALLOC_FAILED).
+OUT_OF_MEMORY = ("out of memory", "can't allocate", "_alloc_failed")
 EXIT_IO, EXIT_USAGE, EXIT_MACHINE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 7, 70, 130
 
 
@@ -65,11 +67,7 @@ def _run() -> int:
     except Exception as error:
         if os.environ.get("NVC_DEBUG"):
             traceback.print_exc()
-        if (
-            isinstance(error, MemoryError)
-            or "out of memory" in str(error).lower()
-            or "can't allocate" in str(error).lower()
-        ):
+        if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY):
             return _fail("machine.memory", "out of memory; use a smaller --batch, --segment or picture", EXIT_MACHINE)
         text = str(error).splitlines()[0] if str(error) else ""
         return _fail("bug", f"{type(error).__name__}: {text}; this is a bug of nvc, NVC_DEBUG=1 shows where", EXIT_BUG)

@@ -29,9 +29,9 @@ class Canvas:
     frames: Tensor
     weights: Tensor
 
-    def to(self, device: torch.device) -> Canvas:
-        """The same on another device."""
-        return Canvas(self.frames.to(device), self.weights.to(device))
+    def to(self, device: torch.device, *, resident: bool = True) -> Canvas:
+        """The same on another device; unless `resident`, the frames stay where they are and the weights go alone."""
+        return Canvas(self.frames.to(device) if resident else self.frames, self.weights.to(device))
 
 
 def to_canvas(planes: Planes, side: int, size: tuple[int, int]) -> Canvas:

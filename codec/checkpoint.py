@@ -40,14 +40,17 @@ class Keeper:
         return load(self.folder / name, fit)
 
     def look(self, name: str, fit: Fit) -> None:
-        """Save a fit between two steps, if it is time."""
-        if time.monotonic() - self.saved[name] >= self.seconds:
+        """Save a fit between two steps, if it is time or if it has ended."""
+        if fit.step == fit.steps or time.monotonic() - self.saved[name] >= self.seconds:
             save(self.folder / name, fit)
             self.saved[name] = time.monotonic()
 
-    def drop(self, name: str) -> None:
-        """Forget a fit whose result is kept."""
-        shutil.rmtree(self.folder / name, ignore_errors=True)
+    def clear(self) -> None:
+        """Forget all these fits, whose results are kept elsewhere by now."""
+        for name in self.saved:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.rmdir()  # unless there is anything else in it
 
 
 def save(folder: Path, fit: Fit) -> None:
@@ -71,33 +74,31 @@ def save(folder: Path, fit: Fit) -> None:
 def load(folder: Path, fit: Fit) -> bool:
     """Let a fit that was just built go on where a fit of the same arguments was saved; False where none was.
 
-    InputError where the state is damaged or of another fit; no state is read but by torch's loader of bare tensors.
+    InputError where the state is damaged or of another fit. It is read by torch's loader of bare tensors, which runs no code.
     """
     try:
         index = json.loads((folder / INDEX).read_text())
-    except FileNotFoundError:
-        return False
-    except ValueError as error:
-        raise InputError("checkpoint", f"{folder / INDEX}: is damaged; delete the folder to begin anew") from error
-    data = b"".join(_read(folder, part) for part in index["parts"])
-    if index["steps"] != fit.steps:
-        steps = f"{index['steps']} steps, not {fit.steps}"
-        raise InputError("checkpoint", f"{folder}: is of a fit of {steps}; delete it to begin anew")
+        data = b"".join(_read(folder / part["name"], part) for part in index["parts"])
+    except FileNotFoundError as error:
+        if not (folder / INDEX).exists():
+            return False
+        raise InputError("checkpoint", f"{error.filename}: is missing; delete the folder to begin anew") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError("checkpoint", f"{folder}: is damaged; delete it to begin anew") from error
     state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     try:
         fit.resume(state)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise InputError("checkpoint", f"{folder}: is of another network; delete it to begin anew") from error
+    except ValueError as error:
+        raise InputError("checkpoint", f"{folder}: is of another fit; delete it to begin anew") from error
     return True
 
 
-def _read(folder: Path, part: dict[str, Any]) -> bytes:
-    path = folder / part["name"]
-    with suppress(OSError):
-        data: bytes = path.read_bytes()
-        if len(data) == part["bytes"] and zlib.crc32(data) == part["crc32"]:
-            return data
-    raise InputError("checkpoint", f"{path}: is damaged or missing; delete the folder to begin anew")
+def _read(path: Path, part: dict[str, Any]) -> bytes:
+    """The bytes of a part; ValueError where they are not those that were written."""
+    data = path.read_bytes()
+    if len(data) != part["bytes"] or zlib.crc32(data) != part["crc32"]:
+        raise ValueError(f"{path} was changed")
+    return data
 
 
 def _write(path: Path, data: bytes | memoryview) -> None:

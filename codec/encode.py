@@ -6,44 +6,46 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean
 from typing import BinaryIO, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from nvc.bitstream import constants
-from nvc.bitstream.bounds import prove
 from nvc.bitstream.coefficients import digest, write_sections
 from nvc.bitstream.container import Writer
-from nvc.bitstream.program import Builder
 from nvc.bitstream.tensors import Kind
 
-from .canvas import Planes, to_canvas
-from .decode import CPU_BATCH, CUDA_BATCH, frame_hash
-from .fit import Fit, Progress
-from .interpreter import Interpreter
+from .checkpoint import Keeper
+from .decode import free_memory
+from .fit import Progress
+from .memory import Room, one_line
 from .metrics import Quality
-from .models import FAMILIES
 from .plan import EncodeOptions, Plan, pack, plan_encode
 from .search import search
+from .segment_fit import SegmentFit, plan_room
 from .target import RAW_BPP, Target
+from .together import in_turns
 from .video import Clip
 
-__all__ = ["EncodeOptions", "EncodeResult", "Plan", "SegmentProgress", "encode", "fit_segment", "plan_encode"]
-
-Tensors = list[NDArray[np.int64]]
+__all__ = ["EncodeOptions", "EncodeResult", "Plan", "SegmentProgress", "encode", "plan_encode"]
 
 
 @dataclass(frozen=True)
 class SegmentProgress:
-    """A fit's progress and where it is: segment `number` of `segments` of attempt `attempt`, `bpp` of the frames it covers."""
+    """A fit's progress and where it is: segment `number` of `segments` of attempt `attempt`, `bpp` of the frames it covers.
+
+    Where `count` segments are fitted at the same time `number` is the first of them, and `fit` their mean.
+    """
 
     number: int
     segments: int
     fit: Progress
     bpp: float
     attempt: int = 0
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,34 @@ class EncodeResult:
 
 
 def encode(
-    clip: Clip, file: BinaryIO, options: EncodeOptions, device: torch.device, report: Callable[[SegmentProgress], None]
+    clip: Clip,
+    file: BinaryIO,
+    options: EncodeOptions,
+    device: torch.device,
+    report: Callable[[SegmentProgress], None],
+    keeper: Keeper | None = None,
 ) -> EncodeResult:
-    """Fit a network to each segment and write the file as it goes; TargetError before the first fit if a size cannot be met.
+    """Fit a network to each segment and write the file as it goes; TargetError before the first fit if a size cannot be met,
+    MachineError where memory is too small for one.
 
-    A PSNR may take several files, of which the one that comes nearest is written, within search.TOLERANCE or not.
+    A PSNR may take several files, of which the one that comes nearest is written, within search.TOLERANCE or not. With a `keeper`
+    fits are saved now and then, and an encode of the same arguments goes on with them; what was saved stays until the caller
+    clears it.
     """
     started = time.monotonic()
     run = _encode if options.target.psnr is None else _encode_for_psnr
-    return replace(run(clip, file, options, device, report), seconds=time.monotonic() - started)
+    with one_line(device):
+        result = run(clip, file, options, device, report, keeper)
+    return replace(result, seconds=time.monotonic() - started)
 
 
 def _encode_for_psnr(
-    clip: Clip, file: BinaryIO, options: EncodeOptions, device: torch.device, report: Callable[[SegmentProgress], None]
+    clip: Clip,
+    file: BinaryIO,
+    options: EncodeOptions,
+    device: torch.device,
+    report: Callable[[SegmentProgress], None],
+    keeper: Keeper | None,
 ) -> EncodeResult:
     wanted = options.target.psnr
     assert wanted is not None
@@ -88,7 +105,8 @@ def _encode_for_psnr(
     def fit(size: float) -> float:
         attempt, data = len(made), io.BytesIO()
         sized = replace(options, target=Target(size=size))
-        result = _encode(clip, data, sized, device, lambda state: report(replace(state, attempt=attempt)))
+        told = partial(_report_attempt, report, attempt)
+        result = _encode(clip, data, sized, device, told, keeper, f"attempt {attempt + 1} ")
         made[size] = data.getvalue(), result
         return result.psnr
 
@@ -101,69 +119,93 @@ def _encode_for_psnr(
     return result
 
 
+def _report_attempt(report: Callable[[SegmentProgress], None], attempt: int, state: SegmentProgress) -> None:
+    report(replace(state, attempt=attempt))
+
+
 def _encode(
-    clip: Clip, file: BinaryIO, options: EncodeOptions, device: torch.device, report: Callable[[SegmentProgress], None]
+    clip: Clip,
+    file: BinaryIO,
+    options: EncodeOptions,
+    device: torch.device,
+    report: Callable[[SegmentProgress], None],
+    keeper: Keeper | None,
+    name: str = "",
 ) -> EncodeResult:
-    """One file of the size that the options ask for; `seconds` is left at 0."""
+    """One file of the size that the options ask for; `seconds` is left at 0. `name` goes before those of its fits.
+
+    Segments are fitted in waves of `options.workers`, as many of a wave at a time as there is memory for. What a wave may take
+    depends on what those before it took: neither the clock nor how many go on at a time decides what is written.
+    """
     plan = plan_encode(clip, options)
     counter = _Counter(file)
     writer = Writer(cast(BinaryIO, counter), clip.header, plan.model, options.metadata)
     qualities: list[Quality] = []
     left, frames_left = plan.bits, len(clip.pts)
-    for number, (first, last) in enumerate(plan.ranges):
-        planes: Planes = tuple(plane[first:last] for plane in clip.planes)  # type: ignore[assignment]
-
-        def told(progress: Progress, number: int = number, frames: int = last - first) -> None:
-            pixels = clip.header.width * clip.header.height * frames
-            report(SegmentProgress(number, len(plan.ranges), progress, progress.bits / pixels))
-
-        bits = max(left, 1.0) * (last - first) / frames_left  # what a segment leaves or takes too much, the next ones share
-        tensors = fit_segment(planes, plan, options, number, bits, device, told)
-        hashes, quality = _decode(planes, plan, tensors, device, similarity=options.tune == "ssim")
-        sections = write_sections(plan.analysis, tensors, last - first)
-        left, frames_left = left - plan.coded_bits(sections), frames_left - (last - first)
-        writer.add(pack(clip, sections | {constants.HASHES: hashes}, digest(tensors), (first, last)))
-        qualities.append(quality)
+    room, note = Room.unplanned(options.fit), ""
+    for start in range(0, len(plan.ranges), options.workers):
+        wave = plan.ranges[start : start + options.workers]
+        free = free_memory(device)
+        if free is not None and not room.holds(free):
+            room = plan_room(clip, plan, options, device, free)
+            note = room.note(options.fit)
+        # what a wave leaves or takes too much, the next ones share
+        bits = [max(left, 1.0) * (last - first) / frames_left for first, last in wave]
+        told = _Told(start, len(wave), plan, clip, report, note)
+        fits = (
+            SegmentFit(clip, plan, options, i, share, device, room, told.of(i), keeper, f"{name}segment {i + 1}")
+            for i, share in enumerate(bits, start)
+        )
+        most = len(wave) if free is None else room.fits(free)
+        for fit, (first, last) in zip(in_turns(fits, most), wave, strict=True):
+            sections = write_sections(plan.analysis, fit.tensors, last - first)
+            left, frames_left = left - plan.coded_bits(sections), frames_left - (last - first)
+            writer.add(pack(clip, sections | {constants.HASHES: fit.hashes}, digest(fit.tensors), (first, last)))
+            qualities.append(fit.quality)
+        note = ""
     writer.finish()
     weights = [p for p in plan.analysis.parameters if p.kind in (Kind.WEIGHT, Kind.BIAS)]
     count = sum(int(np.prod(p.shape)) for p in weights) * len(plan.ranges)
     return EncodeResult(counter.bytes, plan.total_bytes, Quality.join(qualities), count, 0.0)
 
 
-def fit_segment(
-    planes: Planes,
-    plan: Plan,
-    options: EncodeOptions,
-    number: int,
-    bits: float,
-    device: torch.device,
-    report: Callable[[Progress], None],
-) -> Tensors:
-    """Fit segment `number` to `bits`; the integer parameters of its program, proven to stay within 2^24."""
-    family = FAMILIES[options.model]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed + number)
-        network = family.Network(plan.config)
-    canvas = to_canvas(planes, plan.side, network.grid.size)
-    fit = Fit(network, canvas.to(device), options.fit, bits, options.seed + number, options.tune)
-    numbers = fit.run(report)
-    builder = Builder(options.model)
-    network.emit(builder, numbers)
-    tensors: Tensors = builder.tensors
-    prove(plan.analysis, tensors)
-    return tensors
+class _Told:
+    """Brings the progress of the `count` segments from `start` on together, and `note` with the first that is told."""
+
+    def __init__(
+        self, start: int, count: int, plan: Plan, clip: Clip, report: Callable[[SegmentProgress], None], note: str
+    ) -> None:
+        self._start, self._count, self._plan, self._report, self._note = start, count, plan, report, note
+        self._pixels = clip.header.width * clip.header.height
+        self._latest: dict[int, Progress] = {}
+
+    def of(self, number: int) -> Callable[[Progress], None]:
+        """What takes the progress of one of the segments."""
+        return partial(self._tell, number)
+
+    def _tell(self, number: int, progress: Progress) -> None:
+        self._latest[number] = progress
+        note = f"segment {number + 1}: {progress.note}" if progress.note and self._count > 1 else progress.note
+        notes, self._note = filter(None, (self._note, note)), ""
+        joint = replace(_joint(list(self._latest.values()), self._count), note="; ".join(notes))
+        frames = sum(last - first for first, last in (self._plan.ranges[known] for known in self._latest))
+        bpp = joint.bits / (self._pixels * frames)
+        self._report(SegmentProgress(self._start, len(self._plan.ranges), joint, bpp, count=self._count))
 
 
-def _decode(
-    planes: Planes, plan: Plan, tensors: Tensors, device: torch.device, *, similarity: bool
-) -> tuple[bytes, Quality]:
-    """Run what will be written: the hashes of its frames and their quality."""
-    frames = len(planes[0])
-    run = Interpreter(plan.analysis, tensors, frames, CUDA_BATCH if device.type == "cuda" else CPU_BATCH, device)
-    batches = [run.render(first, min(run.batch, frames - first)) for first in range(0, frames, run.batch)]
-    decoded: Planes = tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))  # type: ignore[assignment]
-    hashes = b"".join(frame_hash([plane[t] for plane in decoded]) for t in range(frames))
-    return hashes, Quality.of(planes, decoded, rgb=plan.side == 1, similarity=similarity)
+def _joint(known: list[Progress], count: int) -> Progress:
+    """The progress of `count` fits, of which some have told theirs: all bits, the mean of everything else."""
+    usages = [(p.usage, p.perplexity) for p in known if p.usage is not None and p.perplexity is not None]
+    usage, perplexity = map(fmean, zip(*usages, strict=True)) if usages else (None, None)
+    return replace(
+        known[0],
+        step=sum(p.step for p in known) // count,
+        steps=sum(p.steps for p in known) // len(known),
+        psnr=fmean(p.psnr for p in known),
+        bits=sum(p.bits for p in known),
+        usage=usage,
+        perplexity=perplexity,
+    )
 
 
 class _Counter:

@@ -8,9 +8,11 @@ only to tell of the progress, to let the coder count, and to see whether a fit d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -41,7 +43,7 @@ LATENT_SHARE = 0.4  # of the size, at most, when rounding begins; fits that end 
 COARSER = 1.25  # between two tries to meet it
 TRIES = 24  # 200 times as coarse: codes are 12 bits
 NUDGE = 0.1  # of the error of the size is taken back by the steps at every look; lambda alone would take some hundred steps
-AT_ONCE = 8  # frames, where many are encoded
+AT_ONCE = 4  # batches, where many frames are encoded: without a gradient they take no more memory than a step
 EXAMPLES = 16  # frames that a latent is shown before the first step
 
 
@@ -76,6 +78,7 @@ class Fit:
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(device))
         self.config, self.frames, self.height = config, len(canvas.frames), canvas.frames.shape[2]
+        self._asked = f"{replace(config, launch='')}, {budget_bits} bits, seed {seed}, {tune}"
         self.step, self.steps = 0, config.steps(self.frames)
         self.quantise_step = int(config.quantise_at * self.steps)
         self.hard_step = int(config.hard_at * self.steps)
@@ -84,6 +87,7 @@ class Fit:
         with self._on_device():
             set_tuned(device)
             self.network = network.to(device)
+            self._network = f"{sum(p.numel() for p in network.parameters())} parameters in {len(network.state_dict())} tensors"
             self.feed = Feed(canvas, min(config.batch, self.frames), self.steps, seed, history=network.history)
             self.objective = Objective(self.network, canvas, self.frames, budget_bits, tune)
             self.launcher = self._launcher()
@@ -94,9 +98,18 @@ class Fit:
             self.optimiser = Optimiser(network, config)
             self.recovery = Recovery(self.state, self.restore)
 
-    def _on_device(self) -> AbstractContextManager[object]:
-        """The stream of this fit: fits on several streams share a GPU, and a recording must not be of the default one."""
-        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Within, the stream of this fit, for which the caller's waits at the end: fits on several streams share a GPU, and a
+        recording must not be of the default one.
+        """
+        if self.stream is None:
+            yield
+            return
+        callers = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.stream):
+            yield
+        callers.wait_stream(self.stream)
 
     def _launcher(self) -> Launcher:
         """As the configuration says; nothing is recorded where there is no GPU, or where every step sees other rows."""
@@ -106,7 +119,7 @@ class Fit:
             self.objective.make = Compiled(self.network, self._tell)
         if how == "eager" or not cuda or self.config.band < 1:
             return Eager()
-        return Recorded(CudaRecorder(), self._tell_unrecorded)
+        return Recorded(CudaRecorder, self._tell_unrecorded)
 
     def _tell(self, note: str) -> None:
         self.notes.append(note)
@@ -135,7 +148,7 @@ class Fit:
     def reals(self, index: Tensor) -> list[Tensor]:
         """Real latents (N, C, h, w) each of frames by their numbers (N,), no gradient."""
         with self._on_device(), torch.no_grad():
-            batches = [self.batch(part) for part in torch.split(index, AT_ONCE)]
+            batches = (self.batch(part) for part in torch.split(index, AT_ONCE * self.config.batch))
             parts = [self.objective.reals(batch, self.objective.before(batch)) for batch in batches]
             return [torch.cat(part) for part in zip(*parts, strict=True)]
 
@@ -219,6 +232,8 @@ class Fit:
             self._freeze()
         if step in (self.quantise_step, self.prune_step, self.hard_step):
             self.recovery.enter()
+            if self.stream is not None:
+                self.stream.synchronize()  # what was recorded may still be replayed
             self.launcher.reset()
         if step in (0, self.hard_step):
             set_half(self.convolutions, step == 0, self.device)
@@ -365,11 +380,19 @@ class Fit:
     def checkpoint(self) -> dict[str, Any]:
         """All that a fit of the same arguments needs to go on from here (`resume`), but for the states that it may go back to."""
         with self._on_device():
-            place = {"step": self.step, "rate": self.recovery.rate, "best": self.recovery.best}
+            place = {"of": self.identity, "step": self.step, "rate": self.recovery.rate, "best": self.recovery.best}
             return {**self.state(), **place, "bands": self.bands.get_state(), "noise": self.noise.get_state()}
 
+    @cached_property
+    def identity(self) -> str:
+        """What a fit depends on but for the device, as text: its frames by a checksum, its network, its settings."""
+        samples = zlib.crc32(self.feed.source.cpu().contiguous().numpy().data)
+        return f"{tuple(self.feed.source.shape)} {samples:08x}, {self._network}, {self._asked}"
+
     def resume(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from a `checkpoint()`; this fit must not have made a step yet."""
+        """Go on from a `checkpoint()`; this fit must not have made a step yet. ValueError for that of another fit."""
+        if checkpoint["of"] != self.identity:
+            raise ValueError(f"a checkpoint of {checkpoint['of']}, not of {self.identity}")
         with self._on_device():
             self.step = done = checkpoint["step"]
             if done > self.quantise_step:
@@ -379,7 +402,7 @@ class Fit:
                 for layer in self.convolutions:
                     layer.prune(torch.ones_like(layer.weight))
             for latent in self.latents:
-                for parameter in latent.prepare(self.frames, done > self.quantise_step, done > self.hard_step):
+                for parameter in latent.prepare(self.frames, bool(self.tables), bool(self.tables) and done > self.hard_step):
                     self.optimiser.add(parameter)
             set_half(self.convolutions, done <= self.hard_step, self.device)
             self.restore(checkpoint)

@@ -45,12 +45,13 @@ class Eager(Launcher):
 class Recorded(Launcher):
     """Every piece of work is recorded after some launches and replayed from then on.
 
-    `record` takes work, without doing it, and gives what replays it. Where it fails, `tell` is told why, once, and the work is
-    done operation by operation.
+    A `recorder` takes work, without doing it, and gives what replays it; each phase has a new one. Where it fails, `tell` is told
+    why, once, and the work is done operation by operation.
     """
 
-    def __init__(self, record: Callable[[Work], Work], tell: Callable[[str], None]) -> None:
-        self.record, self.tell = record, tell
+    def __init__(self, recorder: Callable[[], Callable[[Work], Work]], tell: Callable[[str], None]) -> None:
+        self.recorder, self.tell = recorder, tell
+        self.record = recorder()
         self.replays: dict[str, Work] = {}
         self.launches: Counter[str] = Counter()
         self.failed = False
@@ -74,6 +75,7 @@ class Recorded(Launcher):
     def reset(self) -> None:
         self.replays.clear()
         self.launches.clear()
+        self.record = self.recorder()
 
 
 class CudaRecorder:
@@ -103,13 +105,15 @@ class Compiled:
     """
 
     def __init__(self, network: Callable[..., Tensor], tell: Callable[[str], None], backend: str = "inductor") -> None:
-        self.network, self.tell = network, tell
-        self.forward: Callable[..., Tensor] = torch.compile(network, dynamic=False, backend=backend)
+        self.network, self.tell, self.backend = network, tell, backend
+        self.forward: Callable[..., Tensor] | None = None
 
     def __call__(self, *arguments: Any) -> Tensor:
         try:
+            if self.forward is None:
+                self.forward = torch.compile(self.network, dynamic=False, backend=self.backend)
             return self.forward(*arguments)
-        except RuntimeError as error:  # all of the compiler's are
+        except (RuntimeError, ImportError) as error:  # all of the compiler's are
             if self.forward is self.network or isinstance(error, torch.OutOfMemoryError):
                 raise
             self.forward = self.network

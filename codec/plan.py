@@ -34,7 +34,7 @@ MULTIPLIER_BYTES = 2
 @dataclass(frozen=True)
 class EncodeOptions:
     """What the user chose. `segment` is the most frames a network is shared by; `prune` a share of the weights; `tune` what a fit
-    minimises (config.TUNES).
+    minimises (config.TUNES); `workers` how many segments are fitted at the same time, and share what those before them left.
 
     `config` takes the place of the preset's settings.
     """
@@ -48,6 +48,7 @@ class EncodeOptions:
     prune: float = 0.0
     tune: str = "psnr"
     config: FitConfig | None = None
+    workers: int = 1
 
     @property
     def fit(self) -> FitConfig:
@@ -58,7 +59,11 @@ class EncodeOptions:
     def metadata(self) -> dict[str, str | int]:
         """What the file says of its making."""
         made: dict[str, str | int] = {"encoder": f"nvc {VERSION}", "preset": self.preset, "seed": self.seed}
-        return made if self.tune == "psnr" else {**made, "tune": self.tune}
+        if self.tune != "psnr":
+            made["tune"] = self.tune
+        if self.workers != 1:
+            made["workers"] = self.workers
+        return made
 
 
 @dataclass(frozen=True)

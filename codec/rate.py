@@ -44,14 +44,18 @@ def sequence_bits(sequences: Sequence[Tensor]) -> Tensor:
 
 @lru_cache(maxsize=64)  # more than fits that run at once have: a recorded step reads these tensors and does not keep them
 def _owners(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The sequence that each value belongs to, and the lengths as float32."""
-    lengths = torch.tensor(sizes, device=device)
-    return torch.repeat_interleave(lengths, output_size=sum(sizes)), lengths.float()
+    """The sequence that each value belongs to, and the lengths as float32.
+
+    Made on the host, as all that is shared between fits: each has a stream of its own, and what one of them computes another one
+    might read too early.
+    """
+    lengths = torch.tensor(sizes)
+    return torch.repeat_interleave(lengths).to(device), lengths.float().to(device)
 
 
 @lru_cache(maxsize=64)
 def _masses(device: torch.device) -> Tensor:
-    return torch.tensor(MASSES, device=device, dtype=torch.float64)
+    return torch.tensor(MASSES, dtype=torch.float64).to(device)
 
 
 def tensors_bits(tensors: Sequence[Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from nvc.bitstream.header import Header
 from nvc.bitstream.tensors import Kind
 from nvc.codec import fit, layers, target
+from nvc.codec.canvas import to_canvas
 from nvc.codec.config import Design, FitConfig, Tokens
 from nvc.codec.models import vqnerv
 from nvc.codec.network import Network
@@ -325,7 +326,7 @@ def test_the_normalised_block_gives_its_convolution_zero_mean_and_unit_variance(
 
 def test_a_float_fit_rounds_nothing_has_no_rate_and_is_measured_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     clip, blocks = clips.open_clip("synthetic:pan", (32, 24), (0, 3)), dict(vqnerv.BLOCKS)
-    monkeypatch.setattr(fit.Fit, "_bits", lambda self: pytest.fail("a float fit has no rate"))
+    monkeypatch.setattr(fit.Fit, "_steer", lambda self: pytest.fail("a float fit has no rate"))
     made = tokens.fit_in_float(clip, tokens.INSTANCE.options(Target(bpp=12), 4, 0), tokens.Normalised, torch.device("cpu"))
     assert made.steps == 6 and not made.tables
     assert not any(layer.quantise_weights for layer in made.network.convolutions())
@@ -335,9 +336,10 @@ def test_a_float_fit_rounds_nothing_has_no_rate_and_is_measured_as_it_is(monkeyp
     torch.testing.assert_close(made.network.state_dict(), state, atol=0, rtol=0)
     with torch.no_grad():  # luma alone, on the canvas: four of its channels, where they have a weight
         index = torch.arange(3)
-        codes = [latent(real, index) for latent, real in zip(made.latents, made._reals(index), strict=True)]
-        luma = made.network(codes)[:, :4] - made.canvas.frames[:, :4]
-        squared = (luma.square() * (made.canvas.weights[:4] > 0)).sum((1, 2, 3)) / (32 * 24)
+        codes = [latent(real, index) for latent, real in zip(made.latents, made.reals(index), strict=True)]
+        canvas = to_canvas(clip.planes, 2, made.network.grid.size)
+        luma = made.network(codes)[:, :4] - canvas.frames[:, :4]
+        squared = (luma.square() * (canvas.weights[:4] > 0)).sum((1, 2, 3)) / (32 * 24)
     assert quality.frames["y"] == pytest.approx([10 * math.log10(255**2 / float(value)) for value in squared], abs=1e-3)
 
 
@@ -455,9 +457,9 @@ def test_a_profile_gives_every_group_its_share_and_leaves_nothing_labelled(tmp_p
 @pytest.mark.parametrize("phase", ["float", "rounded", "hard"])
 def test_a_turn_is_within_its_phase(phase: str) -> None:
     source = jobs.Source("pan", clips.open_clip("synthetic:pan", (32, 24), (0, 3)))
-    fitted, _ = fit_speed.build(source, 2000, 2, torch.device("cpu"))
-    looked: list[float] = []
-    fitted.steer.steer = lambda bits, steps: looked.append(bits)
+    fitted, _ = fit_speed.build(fit_speed.Subject(source, 2000), 2, "eager", torch.device("cpu"))
+    looked: list[torch.Tensor] = []
+    fitted.objective.steer.steer = lambda bits, steps: looked.append(bits)
     fit_speed.turns(fitted, phase)()
     network: Network = fitted.network
     assert all(layer.quantise_weights == (phase != "float") for layer in network.convolutions())
@@ -466,6 +468,30 @@ def test_a_turn_is_within_its_phase(phase: str) -> None:
     first = fit_speed.first_step(phase, fitted.steps)
     assert bounds[phase][0] * fitted.steps < first < first + fit_speed.TURN < bounds[phase][1] * fitted.steps
     assert first % fit_speed.TURN == 0 and sum(fit_speed.PHASES.values()) == pytest.approx(1)
+
+
+def test_each_launch_is_a_job_of_its_own_and_says_what_it_fell_back_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def compare(subject: Any, batch: int, phase: str, launch: str, repeats: int, device: torch.device) -> dict[str, Any]:
+        asked.append(launch)
+        speeds = {"nvc": 1.0, "plain": 1.0, "ratio": 1.0, "least": 1.0, "largest": 1.0}
+        return {**speeds, "note": "" if launch == "eager" else "no compiler"}
+
+    monkeypatch.setattr(fit_speed, "compare", compare)
+    for launch, lines in (("eager", 0), ("compile", 3), ("eager", 0)):
+        arguments = ["--sizes", "32x24:2000", "--frames", "0:3", "--batches", "2", "--launch", launch]
+        fit_speed.main([*arguments, "--json", str(tmp_path / "o.jsonl")])
+        assert capsys.readouterr().out.count("no compiler") == lines
+    assert asked == ["eager"] * 3 + ["compile"] * 3
+
+
+def test_a_fit_is_built_with_the_launch_that_was_asked_for() -> None:
+    source = jobs.Source("pan", clips.open_clip("synthetic:pan", (32, 24), (0, 3)))
+    fitted, _ = fit_speed.build(fit_speed.Subject(source, 2000), 1, "eager", torch.device("cpu"))
+    assert (fitted.config.launch, fitted.config.batch) == ("eager", 1)
 
 
 def test_report_makes_its_clip_and_goes_on_with_the_same_command(tmp_path: Path) -> None:

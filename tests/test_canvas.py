@@ -86,3 +86,11 @@ def test_moving_a_canvas_keeps_it() -> None:
     canvas = Canvas(torch.ones(1, 3, 2, 2, dtype=torch.uint8), torch.ones(3, 2, 2))
     moved = canvas.to(torch.device("cpu"))
     assert torch.equal(moved.frames, canvas.frames) and torch.equal(moved.weights, canvas.weights)
+
+
+def test_frames_that_do_not_fit_stay_where_they_are_and_weights_go() -> None:
+    canvas = Canvas(torch.ones(1, 3, 2, 2, dtype=torch.uint8), torch.ones(3, 2, 2))
+    meta = torch.device("meta")
+    moved = canvas.to(meta, resident=False)
+    assert moved.frames is canvas.frames and moved.weights.device == meta
+    assert canvas.to(meta).frames.device == meta

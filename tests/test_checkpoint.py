@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,15 +148,11 @@ def damaged(folder: Path, how: str) -> None:
         part.write_bytes(part.read_bytes()[:-1])
     elif how == "missing":
         part.unlink()
-    elif how == "garbage":
-        (folder / INDEX).write_text("{")
     else:
-        index = json.loads((folder / INDEX).read_text())
-        index["steps"] += 1
-        (folder / INDEX).write_text(json.dumps(index))
+        (folder / INDEX).write_text({"garbage": "{", "no index": "[]", "no part": '{"parts": [{}]}'}[how])
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "missing", "garbage", "steps"])
+@pytest.mark.parametrize("how", ["flipped", "cut", "missing", "garbage", "no index", "no part"])
 def test_a_damaged_state_is_refused_in_one_line(how: str, tmp_path: Path) -> None:
     save(tmp_path, walked(fit_of(), 20))
     damaged(tmp_path, how)
@@ -168,12 +164,34 @@ def test_a_damaged_state_is_refused_in_one_line(how: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("other", [("hnerv", 64), ("added", 48)])
 def test_the_state_of_another_network_is_refused(other: tuple[str, int], tmp_path: Path) -> None:
     save(tmp_path, walked(fit_of(), 20))
-    with pytest.raises(InputError, match="another network"):
+    with pytest.raises(InputError, match="another fit"):
         load(tmp_path, fit_of(*other))
 
 
+@pytest.mark.parametrize("change", [{"lr": 1e-3}, {"min_steps": 60}, {"batch": 1}])
+def test_so_is_that_of_a_fit_with_other_settings(change: dict[str, float], tmp_path: Path) -> None:
+    save(tmp_path, walked(fit_of(), 20))
+    with pytest.raises(InputError, match="another fit"):
+        load(tmp_path, fit_of(config=replace(CONFIG, **change)))  # type: ignore[arg-type]
+
+
+def test_how_steps_are_launched_may_change(tmp_path: Path) -> None:
+    save(tmp_path, walked(fit_of(), 20))
+    assert load(tmp_path, fit_of(config=replace(CONFIG, launch="eager")))
+
+
+@pytest.mark.parametrize("other", [(Target(size=3001), 0, 0), (Target(size=3000), 1, 0), (Target(size=3000), 0, 1)])
+def test_so_is_that_of_another_size_seed_or_clip(other: tuple[Target, int, int], tmp_path: Path) -> None:
+    save(tmp_path, walked(fit_of(), 20))
+    target, seed, sample = other
+    source = clip(48, 32, 5)
+    source.planes[0][0, 0, 0] += sample
+    with pytest.raises(InputError, match="another fit"):
+        load(tmp_path, a_fit(source, target, CONFIG, seed)[1])
+
+
 def test_a_keeper_saves_when_it_is_time_and_forgets_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
+    tmp_path, now = tmp_path / "kept", [100.0]
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
     keeper, fit = Keeper(tmp_path, seconds=60), fit_of()
     assert not keeper.load("a", fit)
@@ -187,5 +205,9 @@ def test_a_keeper_saves_when_it_is_time_and_forgets_what_is_done(tmp_path: Path,
     later = fit_of()
     assert Keeper(tmp_path).load("a", later)
     assert later.step == 4
-    keeper.drop("a")
-    assert not keeper.load("a", fit_of())
+    keeper.look("a", walked(fit, fit.steps))  # at once: nothing is left to wait for
+    later = fit_of()
+    assert Keeper(tmp_path).load("a", later) and later.step == later.steps
+    keeper.clear()
+    assert not tmp_path.exists()
+    assert not Keeper(tmp_path).load("a", fit_of())

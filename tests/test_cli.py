@@ -14,10 +14,12 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from hypothesis import strategies as st
 from nvc_files import VARIABLE, encoded, encoded_variable
 from test_decode import heavy, promise, unindexed, with_wrong_hash
 
-from nvc.bitstream.coefficients import SECTION_OF, read_sections
+from nvc.bitstream.coefficients import SECTION_OF, digest, read_sections
 from nvc.bitstream.constants import HEAD
 from nvc.bitstream.container import ACCOUNTS
 from nvc.bitstream.errors import BitstreamError
@@ -37,6 +39,7 @@ from nvc.bitstream.program import SYNTAX, Op
 from nvc.bitstream.tensors import Kind
 from nvc.cli.main import main, nvc
 from nvc.codec import encode as encoder
+from nvc.codec import segment_fit
 from nvc.codec.config import PRESETS, FitConfig
 from nvc.codec.decode import Decoder, verify
 from nvc.codec.layers import ACTIVATIONS
@@ -670,13 +673,99 @@ def test_a_bug_is_called_one(run: Run, file: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_out_of_memory_is_the_machines_fault(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")):
+    for error in (
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 1.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ):
 
         def fail(_: object, error: Exception = error) -> None:
             raise error
 
         monkeypatch.setattr("nvc.bitstream.summary.summarise", fail)
         assert_refused(run("info", file), 7, "machine.memory")
+
+
+# ---- several segments at a time
+
+
+def test_workers_fit_segments_in_waves(run: Run, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "waves.nvc"
+    answer = run("encode", source, target, "--segment", 2, "--workers", 2, "--preset", "draft", "--json")
+    assert answer.code == 0 and answer.json["bytes"] == target.stat().st_size
+    lines = answer.err.splitlines()
+    assert "  segments 1-2/3  step " in lines[0] and "  segment 3/3  step 8/8  " in lines[-1]
+    assert all(line.isprintable() and len(line) < 100 for line in lines)
+    assert run("verify", target).code == 0
+
+
+def test_an_encode_goes_on_from_its_checkpoint_and_then_removes_it(
+    run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, target, folder = tmp_path / "whole.nvc", tmp_path / "o.nvc", tmp_path / "kept"
+    assert run("encode", source, whole, "--segment", 3).code == 0
+    command = ("encode", source, target, "--segment", 3, "--checkpoint", folder)
+    with monkeypatch.context() as broken:
+        broken.setattr("nvc.codec.encode.digest", fail_at_the_second(digest))
+        assert run(*command).code == 130 and not target.exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["segment 1", "segment 2"]
+    assert run(*command).code == 0
+    assert target.read_bytes() == whole.read_bytes()
+    assert not folder.exists()
+
+
+def fail_at_the_second(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls a function once, and is interrupted then."""
+    calls = iter(range(9))
+
+    def call(*arguments: Any) -> Any:
+        if next(calls):
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    return call
+
+
+def test_a_checkpoint_of_another_encode_is_refused_and_stays(
+    run: Run, refuse: Callable[..., str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, folder = tmp_path / "o.nvc", tmp_path / "kept"
+    with monkeypatch.context() as broken:
+        broken.setattr("nvc.codec.encode.digest", fail_at_the_second(digest))
+        run("encode", source, target, "--segment", 3, "--checkpoint", folder)
+    wanted = ("encode", source, target, "--segment", 3, "--checkpoint", folder)
+    assert "another fit" in refuse(3, "input.checkpoint", *wanted, "--seed", 1)
+    assert not target.exists() and (folder / "segment 1" / "state.json").exists()
+
+
+@pytest.mark.parametrize("workers", ["0", "65", "-1", "two"])
+def test_workers_that_make_no_sense(workers: str, refuse: Callable[..., str], source: Path, tmp_path: Path) -> None:
+    assert "--workers" in refuse(2, "usage", "encode", source, tmp_path / "o.nvc", "--workers", workers)
+
+
+def test_a_fit_without_room_is_one_line(refuse: Callable[..., str], source: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(encoder, "free_memory", lambda _: 4096)
+    line = refuse(7, "machine.memory", "encode", source, tmp_path / "o.nvc", "-q")
+    assert "--crop" in line and "MiB" in line
+
+
+def test_a_fit_in_little_room_says_so(run: Run, source: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    all_resident = []
+    plan_memory = segment_fit.plan_memory
+
+    def tight(*given: Any) -> Any:
+        room = plan_memory(*given)
+        all_resident.append(room.resident)
+        return plan_memory(*given[:-1], room.bytes - 1)
+
+    monkeypatch.setattr(encoder, "free_memory", lambda _: 1 << 60)
+    monkeypatch.setattr(segment_fit, "plan_memory", tight)
+    answer = run("encode", source, tmp_path / "o.nvc")
+    assert answer.code == 0 and all_resident == [True]
+    notes = [line for line in answer.err.splitlines() if line.startswith("nvc: ")]
+    assert len(notes) == 1 and "frames are streamed" in notes[0]
 
 
 # ---- damaged and hostile files
@@ -892,6 +981,26 @@ def test_a_reader_that_goes_away_is_one_line(file: Path) -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=60)
     assert_refused(Answer(process.returncode, b"", err.decode()), 1, "output.broken_pipe")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes a pipe small as Linux can")
+def test_an_interrupt_ends_a_decode_whose_reader_has_stopped(file: Path) -> None:
+    """The thread that writes is stuck for good; it must not keep the process, nor break its end."""
+    import fcntl
+
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    process = start("decode", file, "-", stdout=writer)
+    os.close(writer)
+    assert process.stderr is not None
+    with os.fdopen(reader, "rb"):
+        assert os.read(reader, 1)  # it has begun to write; nobody reads on
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    lines = [line for line in rest.decode().splitlines() if line and not line.startswith("decode ")]
+    assert process.returncode == 130
+    assert len(lines) == 1 and lines[0].startswith("nvc: error: ") and lines[0].endswith("[interrupted]")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

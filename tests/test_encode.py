@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -21,18 +22,22 @@ from torch.nn import functional
 from nvc.bitstream.coefficients import digest, read_sections, write_sections
 from nvc.bitstream.constants import HASHES
 from nvc.bitstream.container import Reader, Writer
-from nvc.bitstream.errors import InvalidError, TargetError, TruncatedError
+from nvc.bitstream.errors import InvalidError, MachineError, TargetError, TruncatedError
 from nvc.bitstream.program import Builder
 from nvc.bitstream.segment import Segment
 from nvc.bitstream.tensors import Kind, coded_bits
+from nvc.codec import checkpoint, segment_fit
 from nvc.codec import encode as encoder
 from nvc.codec.config import PRESETS, Design, FitConfig
 from nvc.codec.decode import Decoder
-from nvc.codec.encode import EncodeOptions, EncodeResult, SegmentProgress, plan_encode
+from nvc.codec.encode import EncodeOptions, EncodeResult, Plan, SegmentProgress, plan_encode
+from nvc.codec.fit import Fit, Progress
 from nvc.codec.interpreter import Interpreter
+from nvc.codec.memory import Room
 from nvc.codec.metrics import Planes, Quality
 from nvc.codec.models import hnerv
 from nvc.codec.plan import overhead_bytes
+from nvc.codec.segment_fit import SegmentFit, plan_room
 from nvc.codec.sinks import open_sink
 from nvc.codec.target import Target
 from nvc.codec.video import Clip, ReadOptions, read_clip
@@ -186,7 +191,7 @@ def test_a_target_too_small_is_refused_before_any_fit_or_byte(target: Target, mo
     def unexpected(*_: object) -> None:
         raise AssertionError("fitted")
 
-    monkeypatch.setattr(encoder, "fit_segment", unexpected)
+    monkeypatch.setattr(encoder, "SegmentFit", unexpected)
     file = io.BytesIO()
     with pytest.raises(TargetError) as caught:
         encoder.encode(clip(), file, EncodeOptions(target=target), CPU, lambda _: None)
@@ -274,26 +279,44 @@ def test_the_overhead_is_known_before_the_fit(
     assert plan.bits == pytest.approx(8 * (0.99 * plan.total_bytes - told))
 
 
-def test_later_segments_share_what_earlier_ones_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    given_bits: list[float] = []
-    fit_segment = encoder.fit_segment
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float, Room]]:
+    """Number, bits and room of the segments whose fits begin from here on."""
+    begun: list[tuple[int, float, Room]] = []
 
-    def watch(planes: Planes, plan: object, options: object, number: int, bits: float, *rest: object) -> object:
-        given_bits.append(bits)
-        return fit_segment(planes, plan, options, number, bits, *rest)  # type: ignore[arg-type]
+    class Watched(SegmentFit):
+        def __init__(
+            self,
+            source: Clip,
+            plan: Plan,
+            options: EncodeOptions,
+            number: int,
+            bits: float,
+            device: Any,
+            room: Room,
+            *others: Any,
+        ) -> None:
+            begun.append((number, bits, room))
+            super().__init__(source, plan, options, number, bits, device, room, *others)
 
-    monkeypatch.setattr(encoder, "fit_segment", watch)
-    options = EncodeOptions(segment=2, config=QUICK, target=Target(size=4000))
+    monkeypatch.setattr(encoder, "SegmentFit", Watched)
+    return begun
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64])
+def test_the_segments_of_a_wave_share_what_the_waves_before_left(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = watched(monkeypatch)
+    options = EncodeOptions(segment=2, config=QUICK, target=Target(size=4000), workers=workers)
     plan = plan_encode(clip(), options)
     file = io.BytesIO()
     encoder.encode(clip(), file, options, CPU, lambda _: None)
-    taken = numbers_bits(file.getvalue())
-    assert given_bits[0] == pytest.approx(plan.bits / 5)  # one frame, two and two
-    assert abs(taken[0] - given_bits[0]) > 1000  # so short a fit does not find its size: there is something to share
-    left = plan.bits - taken[0]
-    side_information = 8 * 30  # streams and multipliers
-    assert given_bits[1] == pytest.approx(left / 2, abs=side_information)
-    assert given_bits[2] == pytest.approx(max(left - taken[1], 1), abs=2 * side_information)
+    taken, frames = numbers_bits(file.getvalue()), [1, 2, 2]
+    assert [number for number, _, _ in begun] == [0, 1, 2]
+    assert abs(taken[0] - plan.bits / 5) > 1000  # so short a fit does not find its size: there is something to share
+    for number, bits, _ in begun:
+        before = number // workers * workers  # segments in the waves before
+        left = max(plan.bits - sum(taken[:before]), 1)
+        side_information = before * 8 * 30  # streams and multipliers
+        assert bits == pytest.approx(left * frames[number] / sum(frames[before:]), abs=side_information)
 
 
 def test_segments_that_took_too_much_leave_the_next_a_bit_all_the_same() -> None:
@@ -321,13 +344,11 @@ def test_what_was_pruned_stays_zero_and_the_rest_is_still_fitted() -> None:
     config = FitConfig(passes=1, min_steps=60, prune=0.4)
     _, fit = a_fit(clip(), Target(size=3000), config)
     at = int(config.prune_at * fit.steps)
-    for step in range(fit.steps):
-        fit._enter(step)
-        if step == at:
-            before = [layer.weight.detach().clone() for layer in fit.convolutions]
-            dropped = [layer.weight.detach().abs() for layer in fit.convolutions]
-        fit._step(step)
-    fit._project()
+    while fit.step < at:
+        fit.advance()
+    before = [layer.weight.detach().clone() for layer in fit.convolutions]
+    dropped = [layer.weight.detach().abs() for layer in fit.convolutions]
+    fit.run(lambda _: None)
     smallest = torch.cat([weight.flatten() for weight in dropped]).sort().values
     limit = smallest[round(0.4 * len(smallest)) - 1]
     for layer, old in zip(fit.convolutions, before, strict=True):
@@ -346,7 +367,7 @@ def test_latents_leave_room_for_weights_and_the_picture_stays(model: str) -> Non
     with torch.no_grad():
         fit.tables[0].copy_(3 * torch.randn(fit.tables[0].shape, generator=torch.Generator().manual_seed(0)))
     size = float(fit.latents[0].bits(fit.tables[0]).detach())
-    fit.steer.budget_bits = size / 2
+    fit.objective.steer.budget_bits = size / 2
 
     @torch.no_grad()
     def read() -> torch.Tensor:
@@ -356,7 +377,7 @@ def test_latents_leave_room_for_weights_and_the_picture_stays(model: str) -> Non
 
     before, others = read(), [table.clone() for table in fit.tables[1:]]
     fit._make_room()
-    assert float(fit.latents[0].bits(fit.tables[0]).detach()) <= 0.4 * fit.steer.budget_bits
+    assert float(fit.latents[0].bits(fit.tables[0]).detach()) <= 0.4 * fit.objective.steer.budget_bits
     torch.testing.assert_close(read(), before, rtol=0, atol=0.01 * float(before.std()))
     assert before.std() > 0 and all(torch.equal(a, b) for a, b in zip(others, fit.tables[1:], strict=True))
 
@@ -365,18 +386,75 @@ def test_rounding_begins_with_latents_that_leave_room() -> None:
     _, fit = a_fit(clip(), Target(size=3000), FitConfig(passes=1, min_steps=STEPS))
     with torch.no_grad():
         fit.latents[0].log_gain.add_(2.0)
-        fit.steer.budget_bits = float(fit.latents[0].bits(fit._reals(torch.arange(5))[0])) / 2
+        fit.objective.steer.budget_bits = float(fit.latents[0].bits(fit.reals(torch.arange(5))[0])) / 2
     fit._enter(fit.quantise_step)
-    assert float(fit.latents[0].bits(fit.tables[0]).detach()) <= 0.4 * fit.steer.budget_bits
+    assert float(fit.latents[0].bits(fit.tables[0]).detach()) <= 0.4 * fit.objective.steer.budget_bits
 
 
 def test_latents_that_leave_room_are_let_be() -> None:
     _, fit = a_fit(clip(), Target(size=3000), FitConfig(passes=1, min_steps=STEPS))
     fit._free()
-    fit.steer.budget_bits = 2.6 * float(fit.latents[0].bits(fit.tables[0]).detach())
+    fit.objective.steer.budget_bits = 2.6 * float(fit.latents[0].bits(fit.tables[0]).detach())
     before = {name: value.clone() for name, value in fit.network.state_dict().items()}
     fit._make_room()
     assert all(torch.equal(before[name], value) for name, value in fit.network.state_dict().items())
+
+
+# ---- an encode that is stopped
+
+
+class Stopped(BaseException):
+    """What ends an encode in the middle."""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "options"),
+    [
+        (Target(size=3000), {}),
+        (Target(size=4000), {"segment": 3}),
+        (Target(size=4000), {"segment": 3, "workers": 2}),
+        (Target(psnr=24.0), {}),
+    ],
+)
+@pytest.mark.parametrize("after", [1, 3])
+def test_an_encode_that_was_stopped_goes_on_to_the_same_file(
+    wanted: Target, options: dict[str, int], after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint.Keeper, "look", looked := Looked())
+    source = clip(48, 32, 6)
+    chosen = EncodeOptions(target=wanted, config=FitConfig(passes=1, min_steps=60), **options)  # type: ignore[arg-type]
+
+    def encoded_to(folder: str) -> tuple[bytes, int]:
+        """A file, and how many steps it took."""
+        file, before = io.BytesIO(), looked.steps
+        encoder.encode(source, file, chosen, CPU, lambda _: None, checkpoint.Keeper(tmp_path / folder))
+        return file.getvalue(), looked.steps - before
+
+    whole, steps = encoded_to("whole")
+    looked.left = after
+    with pytest.raises(Stopped):
+        encoded_to("kept")
+    again, fewer = encoded_to("kept")
+    assert again == whole
+    assert fewer <= steps - 20 * after
+
+
+class Looked:
+    """Keeper.look that saves every twentieth step and counts all; with `left` it stops after so many savings."""
+
+    def __init__(self) -> None:
+        self.left, self.steps = 0, 0
+
+    def __get__(self, keeper: checkpoint.Keeper, _: type) -> Any:
+        def look(name: str, fit: Fit) -> None:
+            self.steps += 1
+            if fit.step % 20 == 0:
+                checkpoint.save(keeper.folder / name, fit)
+                self.left -= 1
+                if self.left == 0:
+                    raise Stopped
+
+        return look
 
 
 # ---- a PSNR
@@ -427,7 +505,7 @@ def test_no_file_for_a_psnr_is_smaller_than_makes_sense_or_larger_than_the_sampl
 def test_a_psnr_is_reached_by_fitting_again() -> None:
     source = clip(64, 48, 6)
     first = encode(source, steps=300)[1]
-    wanted = first.psnr + 2
+    wanted = first.psnr + 4
     data, result = encode(source, steps=300, target=Target(psnr=wanted))
     assert result.bytes == len(data) > first.bytes
     assert abs(result.psnr - wanted) < abs(first.psnr - wanted) / 2
@@ -491,6 +569,145 @@ def test_progress_is_told_for_every_segment() -> None:
     options = EncodeOptions(config=FitConfig(passes=1, min_steps=STEPS), segment=2)
     encoder.encode(clip(), io.BytesIO(), options, CPU, lambda p: told.append((p.number, p.segments, p.fit.step, p.fit.steps)))
     assert [entry for entry in told if entry[2] == entry[3]] == [(number, 3, STEPS, STEPS) for number in range(3)]
+
+
+# ---- several segments at a time, and little memory
+
+
+WAVES = EncodeOptions(segment=2, config=FitConfig(passes=1, min_steps=STEPS), workers=2)  # frames 0, 1-2; 3-4
+
+
+def written(options: EncodeOptions, told: Callable[[SegmentProgress], None] = lambda _: None) -> bytes:
+    file = io.BytesIO()
+    encoder.encode(clip(), file, options, CPU, told)
+    return file.getvalue()
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Let the processor be a device with so much free memory."""
+    monkeypatch.setattr(encoder, "free_memory", lambda _: free)
+
+
+def needed(options: EncodeOptions) -> int:
+    """The bytes that a fit takes."""
+    return plan_room(clip(), plan_encode(clip(), options), options, CPU, 1 << 60).bytes
+
+
+@pytest.mark.parametrize("model", ["hnerv", "vqnerv"])
+def test_segments_of_a_wave_are_what_they_are_alone(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = watched(monkeypatch)
+    options = replace(WAVES, model=model)
+    plan = plan_encode(clip(), options)
+    decoder = Decoder(io.BytesIO(written(options)))
+    segments = list(decoder.reader.segments())
+    for segment, (number, bits, room) in zip(segments, list(begun), strict=True):
+        fit = SegmentFit(clip(), plan, options, number, bits, CPU, room, lambda _: None)
+        while not fit.done:
+            fit.advance()
+        assert segment.sections == {**write_sections(plan.analysis, fit.tensors, segment.frames), HASHES: fit.hashes}
+
+
+def test_each_segment_has_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    fit = segment_fit.Fit
+
+    def seeded(network: Any, canvas: Any, config: Any, bits: float, seed: int, tune: str) -> Any:
+        seeds.append(seed)
+        return fit(network, canvas, config, bits, seed, tune)
+
+    monkeypatch.setattr(segment_fit, "Fit", seeded)
+    written(replace(WAVES, seed=7, config=QUICK))
+    assert seeds == [7, 8, 9]
+
+
+def test_the_file_does_not_depend_on_how_many_fits_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = replace(WAVES, segment=1, workers=3, config=QUICK)
+    expected, one = written(options), needed(options)
+    going: list[int] = []
+
+    class Counted(SegmentFit):
+        def __init__(self, *given: Any) -> None:
+            going.append(1)
+            super().__init__(*given)
+
+        def advance(self) -> None:
+            most.append(sum(going))
+            super().advance()
+            if self.done:
+                going.append(-1)
+
+    monkeypatch.setattr(encoder, "SegmentFit", Counted)
+    for room in (1, 2, 9):
+        most: list[int] = []
+        stand_in(monkeypatch, room * one)
+        assert written(options) == expected
+        assert max(most) == min(room, 3)
+
+
+def test_one_worker_is_the_default_and_others_are_in_the_metadata() -> None:
+    assert EncodeOptions().workers == 1
+    said = [Reader(io.BytesIO(written(replace(WAVES, workers=workers, config=QUICK)))).metadata for workers in (1, 2)]
+    assert "workers" not in said[0] and said[1] == said[0] | {"workers": 2}
+
+
+def test_where_memory_is_small_the_fit_is_and_the_user_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, notes = watched(monkeypatch), []
+    one = needed(WAVES)
+    stand_in(monkeypatch, one - 1)
+    data = written(WAVES, lambda state: notes.append(state.fit.note))
+    assert len(decoded(data)[0]) == 5 and len(begun) == 3
+    assert all(not room.resident and room.bytes < one for _, _, room in begun)
+    assert [bool(note) for note in notes] == [True] + [False] * (len(notes) - 1) and "streamed" in notes[0]
+
+
+def test_streaming_alone_changes_nothing_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = replace(WAVES, config=QUICK)
+    expected = written(options)
+    plan_memory = segment_fit.plan_memory
+    monkeypatch.setattr(segment_fit, "plan_memory", lambda *given: replace(plan_memory(*given), resident=False))
+    stand_in(monkeypatch, 1 << 60)
+    assert written(options) == expected
+
+
+def test_no_segment_is_fitted_where_none_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = watched(monkeypatch)
+    stand_in(monkeypatch, 1000)
+    with pytest.raises(MachineError) as caught:
+        written(WAVES)
+    assert (caught.value.code, caught.value.exit_code, begun) == ("machine.memory", 7, [])
+
+
+def test_memory_that_is_gone_all_the_same_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation")
+
+    monkeypatch.setattr(SegmentFit, "advance", gone)
+    with pytest.raises(MachineError) as caught:
+        written(WAVES)
+    assert caught.value.code == "machine.memory" and "\n" not in str(caught.value)
+
+
+def test_the_progress_of_a_wave_is_told_as_one() -> None:
+    told: list[SegmentProgress] = []
+    written(replace(WAVES, segment=1), told.append)
+    assert [(state.number, state.count) for state in told if state.fit.step == state.fit.steps] == [(0, 2), (2, 2), (4, 1)]
+    for start in (0, 2, 4):
+        steps = [state.fit.step for state in told if state.number == start]
+        assert steps == sorted(steps) and steps[0] < STEPS
+
+
+def test_what_is_told_of_a_wave_is_the_mean_but_the_sum_of_bits() -> None:
+    told: list[SegmentProgress] = []
+    plan = plan_encode(clip(), WAVES)
+    wave = encoder._Told(1, 2, plan, clip(), told.append, "little memory")
+    wave.of(1)(Progress(10, 100, 30.0, 1000.0, 0.5, 8.0))
+    wave.of(2)(Progress(30, 100, 34.0, 3000.0, 1.0, 16.0, "the fit diverged"))
+    wave.of(1)(Progress(100, 100, 36.0, 1000.0, 0.5, 8.0))
+    assert [(state.number, state.count, state.segments) for state in told] == [(1, 2, 3)] * 3
+    assert [(state.fit.step, state.fit.psnr, state.fit.bits) for state in told] == [(5, 30, 1000), (20, 32, 4000), (65, 35, 4000)]
+    assert [state.bpp for state in told] == [1000 / (32 * 24 * 2), *[4000 / (32 * 24 * 4)] * 2]
+    assert (told[1].fit.usage, told[1].fit.perplexity) == (0.75, 12)
+    assert [state.fit.note for state in told] == ["little memory", "segment 3: the fit diverged", ""]
 
 
 def test_reading_a_range_encodes_just_that(make_video: Callable[..., Path]) -> None:

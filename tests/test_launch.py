@@ -70,7 +70,7 @@ def test_a_fit_of_recorded_steps_is_the_same_to_the_last_bit(model: str, monkeyp
     monkeypatch.setattr(launch, "WARM_UP", 2)  # phases are short here
     eager, recorded = made(model), made(model)
     notes: list[str] = []
-    recorded.launcher = launcher = Recorded(taped(recorded), notes.append)
+    recorded.launcher = launcher = Recorded(lambda: taped(recorded), notes.append)
     replayed: set[str] = set()
     told = walk(eager), walk(recorded, lambda: replayed.update(launcher.replays))
     assert notes == []
@@ -81,7 +81,7 @@ def test_a_fit_of_recorded_steps_is_the_same_to_the_last_bit(model: str, monkeyp
 
 def test_a_number_of_the_host_that_a_step_reads_is_frozen_which_is_what_the_test_above_would_see() -> None:
     eager, recorded = made("hnerv"), made("hnerv")
-    recorded.launcher = Recorded(taped(recorded), lambda note: None)
+    recorded.launcher = Recorded(lambda: taped(recorded), lambda note: None)
     for fit in (eager, recorded):
         objective = fit.objective
         price = objective.price
@@ -119,7 +119,12 @@ class Counted:
     def __init__(self, failing: bool = False) -> None:
         self.failing, self.notes = failing, list[str]()
         self.done: list[str] = []
-        self.launcher = Recorded(self.record, self.notes.append)
+        self.recorders = 0
+        self.launcher = Recorded(self.recorder, self.notes.append)
+
+    def recorder(self) -> Callable[[Work], Work]:
+        self.recorders += 1
+        return self.record
 
     def record(self, work: Work) -> Work:
         if self.failing:
@@ -156,6 +161,7 @@ def test_after_a_reset_names_stand_for_other_work() -> None:
     for _ in range(WARM_UP + 1):
         counted.run()
     assert counted.done == ["worked"] * WARM_UP + ["recorded", "replayed"]
+    assert counted.recorders == 2  # and their memory is another
 
 
 def test_where_a_record_fails_the_work_is_done_one_by_one_and_one_line_says_why() -> None:
@@ -174,7 +180,7 @@ def test_memory_that_runs_out_is_no_reason_to_go_on_one_by_one() -> None:
     def record(work: Work) -> Work:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    launcher = Recorded(record, lambda note: None)
+    launcher = Recorded(lambda: record, lambda note: None)
     for _ in range(WARM_UP):
         launcher.run("a", lambda: None)
     with pytest.raises(torch.OutOfMemoryError):
@@ -198,7 +204,7 @@ def test_a_fit_whose_steps_cannot_be_recorded_is_fitted_all_the_same_and_says_so
     def stop_before_the_update(batch: object, rows: tuple[int, int], step: object, rate: float, probed: bool) -> None:
         type(broken.objective).descend(broken.objective, batch, rows, lambda: None, rate, probed)  # type: ignore[arg-type]
 
-    broken.launcher = Recorded(record, broken._tell_unrecorded)
+    broken.launcher = Recorded(lambda: record, broken._tell_unrecorded)
     told = walk(eager), walk(broken)
     notes = [progress.note for progress in told[1] if progress.note]
     assert len(notes) == 1 and "broken off" in notes[0]
@@ -206,8 +212,8 @@ def test_a_fit_whose_steps_cannot_be_recorded_is_fitted_all_the_same_and_says_so
 
 
 def test_on_a_cpu_steps_are_launched_one_by_one_whatever_is_asked_for() -> None:
-    for launch in ("eager", "graph"):
-        assert isinstance(made("hnerv", replace(CONFIG, launch=launch)).launcher, Eager)
+    for how in ("eager", "graph"):
+        assert isinstance(made("hnerv", replace(CONFIG, launch=how)).launcher, Eager)
 
 
 def test_a_gpu_records_unless_rows_change_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
