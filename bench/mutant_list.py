@@ -48,8 +48,8 @@ DECODER: tuple[tuple[str, str, str], ...] = (
     ("codec/interpreter.py", "+ 1 - factor  # in units", "- factor  # in units"),
     (
         "codec/interpreter.py",
-        "source.index_select(axis, (index + 1).clamp(0, size - 1))",
-        "source.index_select(axis, (index + 1) % size)",
+        "(index + 1).clamp(0, size - 1).to(run.device)",
+        "((index + 1) % size).to(run.device)",
     ),
     ("codec/interpreter.py", "out[:, :, 0::2, 1::2] = a - b + c - d", "out[:, :, 0::2, 1::2] = a + b - c - d"),
     ("codec/interpreter.py", "out[:, :, 1::2, 1::2] = a - b - c + d", "out[:, :, 1::2, 1::2] = a - b - c - d"),
@@ -57,7 +57,7 @@ DECODER: tuple[tuple[str, str, str], ...] = (
     ("codec/interpreter.py", "torch.cat([values[a], values[b]], dim=1)", "torch.cat([values[b], values[a]], dim=1)"),
     ("codec/interpreter.py", "values[x][:, first:last]", "values[x][:, :last - first]"),
     ("codec/interpreter.py", "top : top + height, left : left + width]", "left : left + height, top : top + width]"),
-    ("codec/interpreter.py", ".clamp(max=self.frames - 1).to(self.device)", ".clamp(max=self.frames).to(self.device)"),
+    ("codec/interpreter.py", ".clamp_(max=self.frames - 1)", ".clamp_(max=self.frames)"),
     (
         "codec/exact.py",
         "padding=(weight.shape[2] // 2, weight.shape[3] // 2)",

@@ -381,7 +381,8 @@ class Fit:
         """All that a fit of the same arguments needs to go on from here (`resume`), but for the states that it may go back to."""
         with self._on_device():
             place = {"of": self.identity, "step": self.step, "rate": self.recovery.rate, "best": self.recovery.best}
-            return {**self.state(), **place, "bands": self.bands.get_state(), "noise": self.noise.get_state()}
+            random = {"bands": self.bands.get_state(), "noise": self.noise.get_state(), "noise of": self.device.type}
+            return {**self.state(), **place, **random}
 
     @cached_property
     def identity(self) -> str:
@@ -407,5 +408,6 @@ class Fit:
             set_half(self.convolutions, done <= self.hard_step, self.device)
             self.restore(checkpoint)
             self.bands.set_state(checkpoint["bands"])
-            self.noise.set_state(checkpoint["noise"])
+            if checkpoint["noise of"] == self.device.type:  # generators of different devices have nothing in common
+                self.noise.set_state(checkpoint["noise"])
             self.recovery.resume(checkpoint["rate"], checkpoint["best"])

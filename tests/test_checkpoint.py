@@ -168,6 +168,17 @@ def test_the_state_of_another_network_is_refused(other: tuple[str, int], tmp_pat
         load(tmp_path, fit_of(*other))
 
 
+def test_a_fit_may_go_on_on_another_device(tmp_path: Path) -> None:
+    """Whose generators have states of another size."""
+    fit = walked(fit_of("added"), 20)
+    state = fit.checkpoint()
+    state |= {"noise of": "cuda", "noise": torch.zeros(16, dtype=torch.uint8)}
+    later = fit_of("added")
+    later.resume(state)
+    assert same(fit, later)
+    walked(later, later.steps)
+
+
 @pytest.mark.parametrize("change", [{"lr": 1e-3}, {"min_steps": 60}, {"batch": 1}])
 def test_so_is_that_of_a_fit_with_other_settings(change: dict[str, float], tmp_path: Path) -> None:
     save(tmp_path, walked(fit_of(), 20))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from nvc.codec.canvas import Canvas
 from nvc.codec.config import Design, FitConfig, Tokens
 from nvc.codec.distortion import DISTORTIONS
 from nvc.codec.fit import Fit, Progress
-from nvc.codec.launch import WARM_UP, Compiled, Eager, Launcher, Recorded, Work
+from nvc.codec.launch import WARM_UP, Compiled, CudaRecorder, Eager, Launcher, Recorded, Work
 from nvc.codec.models import vqnerv
 from nvc.codec.target import Target
 
@@ -224,6 +226,77 @@ def test_a_gpu_records_unless_rows_change_from_step_to_step(monkeypatch: pytest.
     for other in (replace(CONFIG, launch="eager"), replace(CONFIG, band=0.5)):
         fit.config = other
         assert isinstance(fit._launcher(), Eager)
+
+
+def test_recordings_of_a_phase_share_their_memory_on_the_stream_of_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[tuple[object, object]] = []
+
+    class Graph:
+        def pool(self) -> str:
+            return "pool"
+
+        def replay(self) -> None:
+            entered.append(("replayed", self))
+
+    @contextmanager
+    def graph(made: Graph, pool: object, stream: object) -> Iterator[None]:
+        entered.append((pool, stream))
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "stream")
+    recorder, done = CudaRecorder(), list[str]()
+    replays = [recorder(lambda name=name: done.append(name)) for name in "ab"]  # type: ignore[misc]
+    assert done == ["a", "b"]  # captured, once each
+    assert entered == [(None, "stream"), ("pool", "stream")]
+    replays[1]()
+    assert entered[-1][0] == "replayed" and done == ["a", "b"]
+
+
+def test_what_a_fit_does_is_on_its_stream_and_its_caller_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for streams: what is launched on which, and who waits for whom."""
+    events: list[tuple[str, str]] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            events.append((self.name, f"waits for {other.name}"))
+
+        def synchronize(self) -> None:
+            events.append((self.name, "ends"))
+
+    current = [Stream("caller's")]
+
+    @contextmanager
+    def stream(chosen: Stream) -> Iterator[None]:
+        current.append(chosen)
+        yield
+        current.pop()
+
+    fit = made("hnerv")
+    fit.stream = Stream("own")
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: current[-1])
+    descend = fit.objective.descend
+
+    def watched(*arguments: Any) -> None:
+        events.append((current[-1].name, "descends"))
+        descend(*arguments)
+
+    fit.objective.descend = watched  # type: ignore[method-assign]
+    fit.advance()
+    assert events[0] == ("own", "descends") and events[-1] == ("caller's", "waits for own")
+    for call in (lambda: fit.made(torch.tensor([0])), fit.bits, fit.checkpoint, lambda: fit.reals(torch.tensor([1]))):
+        events.clear()
+        call()  # type: ignore[no-untyped-call]
+        assert events[-1] == ("caller's", "waits for own")
+    events.clear()
+    while fit.step <= fit.quantise_step:
+        fit.advance()
+    assert ("own", "ends") in events  # before what was recorded is dropped
 
 
 def test_a_compiled_network_is_the_network() -> None:
