@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="Save the fits there every minute; the same command goes on with them, and removes them when the file is complete.",
 )
+@click.option("--deterministic", is_flag=True, help="On a GPU: the same file every time, more slowly. A CPU needs no telling.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @options.computing
 @options.writing
@@ -80,6 +81,7 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     from nvc.codec.decode import open_device
     from nvc.codec.encode import EncodeOptions
     from nvc.codec.encode import encode as run
+    from nvc.codec.precision import set_deterministic
     from nvc.codec.search import TOLERANCE
     from nvc.codec.target import Target
     from nvc.codec.video import ReadOptions, read_clip
@@ -92,6 +94,8 @@ def encode(source: str, output: str, as_json: bool, **given: Any) -> None:
     target = Target(given["bpp"], given["bitrate"], given["size"], given["target_psnr"])
     outputs.check_file(output, given["overwrite"])
     options.set_threads(given["threads"])
+    if given["deterministic"]:
+        set_deterministic()
     device = open_device(given["device"])
     wanted = ReadOptions(given["frames"], given["crop"], given["scale"], given["pix_fmt"], given["fps"])
     clip = read_clip(source, wanted)

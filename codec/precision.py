@@ -1,7 +1,8 @@
-"""Where a fit may compute convolutions in bfloat16, and where that pays."""
+"""What a fit asks of a device: bfloat16 where that pays, its fastest kernels, or those that always give the same."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -36,6 +37,17 @@ def half_encoders(device: torch.device) -> AbstractContextManager[object]:
 
 
 def set_tuned(device: torch.device) -> None:
-    """Let a GPU try which of its kernels are the fastest: all layers keep their shapes for thousands of steps."""
+    """Let a GPU try which of its kernels are the fastest, unless `set_deterministic` came first: all layers keep their shapes for
+    thousands of steps.
+    """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+
+
+def set_deterministic() -> None:
+    """Let a GPU add up in a fixed order, so that a fit of the same seed gives the same file; before its first use.
+
+    PyTorch warns of an operation that it has in no such form.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True, warn_only=True)

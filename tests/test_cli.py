@@ -716,6 +716,19 @@ def test_an_encode_goes_on_from_its_checkpoint_and_then_removes_it(
     assert not folder.exists()
 
 
+def test_deterministic_is_said_before_the_device_is_used(
+    run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("nvc.codec.precision.set_deterministic", lambda: said.append("deterministic"))
+    device = "nvc.codec.decode.open_device"
+    monkeypatch.setattr(device, lambda name: said.append("device") or torch.device("cpu"))
+    assert run("encode", source, tmp_path / "o.nvc", "--deterministic").code == 0
+    assert run("encode", source, tmp_path / "p.nvc").code == 0
+    assert said == ["deterministic", "device", "device"]
+    assert (tmp_path / "o.nvc").read_bytes() == (tmp_path / "p.nvc").read_bytes()
+
+
 def fail_at_the_second(function: Callable[..., Any]) -> Callable[..., Any]:
     """Calls a function once, and is interrupted then."""
     calls = iter(range(9))

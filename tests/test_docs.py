@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -98,6 +99,18 @@ def test_readme_bd_rates_are_those_of_the_recorded_report() -> None:
     shown = {(row[0].strip(), name): cell.strip() for row in rows for name, cell in zip(names, row[1:], strict=True)}
     assert shown == found
     assert recorded["verdict"][0].startswith("nvc loses all")
+
+
+def test_readme_tables_are_made_from_the_recorded_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    tables = importlib.import_module("readme")
+    assert tables.filled(README) == README
+    for name in tables.TABLES:
+        monkeypatch.setitem(tables.TABLES, name, lambda name=name: f"| {name} |\n")
+    changed = tables.filled(README)
+    assert all(f"<!-- table: {name} -->\n\n| {name} |\n\n<!-- end -->" in changed for name in tables.TABLES)
+    with pytest.raises(ValueError, match="native"):
+        tables.filled(README.replace("table: native", "table: other"))
 
 
 def test_make_targets_of_the_readme_exist() -> None:

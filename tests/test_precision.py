@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+
 import pytest
 import torch
 from nvc_files import a_fit, clip, emitted
@@ -12,7 +16,7 @@ from nvc.codec.fit import Fit
 from nvc.codec.interpreter import Interpreter
 from nvc.codec.latents import Numbers
 from nvc.codec.layers import LINEAR, QuantConv
-from nvc.codec.precision import LEAST_INPUTS, half_is_fast, set_half
+from nvc.codec.precision import LEAST_INPUTS, half_is_fast, set_deterministic, set_half, set_tuned
 from nvc.codec.target import Target
 
 CPU = torch.device("cpu")
@@ -36,6 +40,43 @@ def test_a_cpu_is_fast_if_it_says_so(names: tuple[str, ...], fast: bool, monkeyp
 def test_a_torch_that_cannot_tell_is_not_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert not half_is_fast(CPU)
+
+
+@pytest.fixture
+def settings() -> Iterator[None]:
+    """Those of torch, put back."""
+    benchmark = torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_gpu_tries_its_kernels_unless_it_is_to_repeat_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    cuda = torch.device("cuda")
+    torch.backends.cudnn.benchmark = False
+    set_tuned(CPU)
+    assert not torch.backends.cudnn.benchmark
+    set_tuned(cuda)
+    assert torch.backends.cudnn.benchmark
+    set_deterministic()
+    set_tuned(cuda)
+    assert not torch.backends.cudnn.benchmark
+    assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_encoders_are_half_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **others: asked.append(arguments) or nullcontext())
+    monkeypatch.setattr(precision, "half_is_fast", lambda device: True)
+    with precision.half_encoders(CPU):
+        assert asked == []
+    with precision.half_encoders(torch.device("cuda")):
+        assert asked == [("cuda", torch.bfloat16)]
+    monkeypatch.setattr(precision, "half_is_fast", lambda device: False)
+    with precision.half_encoders(torch.device("cuda")):
+        assert len(asked) == 1
 
 
 def test_narrow_layers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
