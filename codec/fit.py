@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .budget import NUDGE, coarsen, make_room, prune
 from .canvas import Canvas
 from .config import FitConfig
 from .feed import Feed
@@ -38,11 +39,6 @@ PROBE_EVERY = 20  # one look costs three forward passes
 CALIBRATE_EVERY = 200  # the coder takes as long as several steps
 CHECKS = 50  # of a fit, for divergence
 LEAST_CHECK = 40  # steps between two, as the distortion is a running mean over about fifty
-LEAST_CODE = 0.7  # mean magnitude of codes, 1.7 bits a weight, under which steps are made coarser by the gradients alone
-LATENT_SHARE = 0.4  # of the size, at most, when rounding begins; fits that end well give latents 5 to 26 %
-COARSER = 1.25  # between two tries to meet it
-TRIES = 24  # 200 times as coarse: codes are 12 bits
-NUDGE = 0.1  # of the error of the size is taken back by the steps at every look; lambda alone would take some hundred steps
 AT_ONCE = 4  # batches, where many frames are encoded: without a gradient they take no more memory than a step
 EXAMPLES = 16  # frames that a latent is shown before the first step
 
@@ -221,13 +217,13 @@ class Fit:
         if step == self.quantise_step:
             self.network.quantise()
             self._free()
-            self._make_room()
+            make_room(self.objective)
             self.objective.size.calibrate(self.tables)
             for _ in range(3):  # so that rounding begins at the size that was asked for
-                self._coarsen(1.0)
+                coarsen(self.objective, 1.0)
             self._count()
         if step == self.prune_step:
-            self._prune()
+            prune(self.convolutions, self.config.prune)
         if step == self.hard_step:
             self._freeze()
         if step in (self.quantise_step, self.prune_step, self.hard_step):
@@ -261,35 +257,11 @@ class Fit:
                 parameter.requires_grad_(False)
                 parameter.grad = None
 
-    @torch.no_grad()
-    def _make_room(self) -> None:
-        """Make scalar latents coarser until they leave most of the size to the weights, and what reads them as much stronger.
-
-        Before rounding nothing keeps them small. Where the size that is asked for is small too, all of it would go to them: the
-        weights would be given up, and the picture would be one grey.
-        """
-        room = LATENT_SHARE * self.objective.steer.budget_bits
-        for latent, table in zip(self.latents, self.tables, strict=True):
-            readers = [layer for layer in self.convolutions if layer.source is latent.source]
-            for _ in range(TRIES):
-                if float(latent.bits(table)) <= room or not latent.coarsen(COARSER):
-                    break
-                for layer in readers:
-                    layer.weight.mul_(COARSER)
-                    layer.log_step.add_(math.log(COARSER))
-
     def _freeze(self) -> None:
         """Let free latents make their last choices."""
         for latent, table in zip(self.latents, self.tables, strict=bool(self.tables)):
             for parameter in latent.freeze(table):
                 self.optimiser.add(parameter)
-
-    def _prune(self) -> None:
-        """Set the smallest weights to zero, by magnitude over all layers, as NeRV does (Chen et al. 2021)."""
-        magnitudes = torch.cat([layer.weight.detach().abs().flatten() for layer in self.convolutions])
-        threshold = magnitudes.kthvalue(max(round(self.config.prune * magnitudes.numel()), 1)).values
-        for layer in self.convolutions:
-            layer.prune(layer.weight.detach().abs() > threshold)
 
     def _rows(self) -> tuple[int, int]:
         """The rows of the canvas that a step computes."""
@@ -334,7 +306,7 @@ class Fit:
 
     def _steer(self) -> None:
         self.objective.steer.steer(self.objective.bits(), STEER_EVERY)
-        self._coarsen(NUDGE)
+        coarsen(self.objective, NUDGE)
         self._count()
 
     def _count(self) -> None:
@@ -342,18 +314,6 @@ class Fit:
         price = self.objective.price() * (self.frames / self.objective.pixels)
         for latent in self.latents:
             latent.count(price)
-
-    @torch.no_grad()
-    def _coarsen(self, share: float) -> None:
-        """Scale the weight steps by one factor that takes `share` of the error of the size back: doubling them saves about a bit
-        a weight. Layers of codes that are mostly zero do not get coarser: nothing would be left of them.
-        """
-        weights = sum(layer.weight.numel() for layer in self.convolutions)
-        excess = (self.objective.bits() - self.objective.steer.budget_bits) / weights
-        change = share * math.log(2) * excess.clamp(-2.0, 2.0)
-        for layer in self.convolutions:
-            full = layer.numbers()[0].abs().mean() > LEAST_CODE
-            layer.log_step.add_(torch.where((excess < 0) | full, change, 0.0))
 
     def state(self) -> dict[str, Any]:
         """All that a fit needs to go back here, copied."""

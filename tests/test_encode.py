@@ -28,6 +28,7 @@ from nvc.bitstream.segment import Segment
 from nvc.bitstream.tensors import Kind, coded_bits
 from nvc.codec import checkpoint, segment_fit
 from nvc.codec import encode as encoder
+from nvc.codec.budget import make_room
 from nvc.codec.config import PRESETS, Design, FitConfig
 from nvc.codec.decode import Decoder
 from nvc.codec.encode import EncodeOptions, EncodeResult, Plan, SegmentProgress, plan_encode
@@ -376,7 +377,7 @@ def test_latents_leave_room_for_weights_and_the_picture_stays(model: str) -> Non
         return read
 
     before, others = read(), [table.clone() for table in fit.tables[1:]]
-    fit._make_room()
+    make_room(fit.objective)
     assert float(fit.latents[0].bits(fit.tables[0]).detach()) <= 0.4 * fit.objective.steer.budget_bits
     torch.testing.assert_close(read(), before, rtol=0, atol=0.01 * float(before.std()))
     assert before.std() > 0 and all(torch.equal(a, b) for a, b in zip(others, fit.tables[1:], strict=True))
@@ -396,7 +397,7 @@ def test_latents_that_leave_room_are_let_be() -> None:
     fit._free()
     fit.objective.steer.budget_bits = 2.6 * float(fit.latents[0].bits(fit.tables[0]).detach())
     before = {name: value.clone() for name, value in fit.network.state_dict().items()}
-    fit._make_room()
+    make_room(fit.objective)
     assert all(torch.equal(before[name], value) for name, value in fit.network.state_dict().items())
 
 
