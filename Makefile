@@ -13,8 +13,9 @@ demo: $(READY)
 report: $(READY)
 	$(BIN)/python bench/report.py
 
+# Two processes of one thread each: torch's own threads would wait for each other where cores are few.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY) $(NAMESPACE)
 	$(BIN)/ruff check .
