@@ -69,10 +69,8 @@ class Material:
         if output in (".yuv", ".y4m") or output.startswith("-"):
             head = b"" if output == ".yuv" else b"FRAME\n"
             return [head + b"".join(plane.tobytes() for plane in frame) for frame in frames]
-        if self.header.pixel_format:
-            samples = [np.stack(frame[::-1], axis=-1).tobytes() for frame in frames]
-        else:
-            samples = [b"".join(plane.tobytes() for plane in frame) for frame in frames]
+        order = (1, 2, 0) if self.header.pixel_format else (0, 1, 2)  # ffmpeg's planar RGB is G, B, R
+        samples = [b"".join(frame[number].tobytes() for number in order) for frame in frames]
         return [struct.pack("<Iq", len(data), number) + data for number, data in enumerate(samples)]
 
 
@@ -150,7 +148,7 @@ def sides(output: str, material: Material, frames: int, folder: Path) -> list[Ca
         sink.abort()
         command = [word.replace(sink.path, str(folder / f"bare{output}")) for word in sink._ffmpeg.command]
         command.insert(1, "-y")
-        fourcc = b"RV24" if header.pixel_format else b"I420"
+        fourcc = b"G3\x00\x08" if header.pixel_format else b"I420"
         num, den = header.time_base.as_integer_ratio()
         ivf = struct.pack("<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, header.width, header.height, den, num, 0, 0)
     return [ours, ceiling]

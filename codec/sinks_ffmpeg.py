@@ -9,8 +9,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from nvc.bitstream.constants import PIXEL_FORMATS
 from nvc.bitstream.errors import OutputError
 from nvc.bitstream.header import Header
@@ -37,13 +35,13 @@ class _FFmpegSink(Sink):
         super().__init__(target, header, overwrite)
         self._rgb = header.pixel_format == PIXEL_FORMATS["rgb24"]
         self._frame_bytes = sum(h * w for h, w in header.plane_shapes())
-        self._packed = np.empty((header.height, header.width, 3 if self._rgb else 0), np.uint8)  # B, G, R of the frame at hand
         if self._frame_bytes > _LARGEST_FRAME:
             size = f"{header.width}x{header.height}"
             raise OutputError("too_large", f"{target}: {size} is too large for ffmpeg; write a .yuv")
         # ffmpeg must store the rotation, not apply it.
         orientation = ["-noautorotate", *ORIENTATIONS[header.orientation].args]
-        source = [*orientation, "-f", "ivf", "-i", "pipe:0", "-fps_mode", "passthrough", "-copyts"]
+        # told, because of a container's names for raw video ffmpeg knows but those of packed RGB
+        source = [*orientation, "-c:v", "rawvideo", "-f", "ivf", "-i", "pipe:0", "-fps_mode", "passthrough", "-copyts"]
         filters = ["-vf", ",".join([*_tags(header), *self._filters()])]
         try:
             self._ffmpeg = FFmpeg([*source, *filters, *self._output()], stdin=True, cwd=self._directory())
@@ -64,7 +62,7 @@ class _FFmpegSink(Sink):
         """ffmpeg's output options and output."""
 
     def _start(self, pts: Sequence[int]) -> None:
-        fourcc = b"RV24" if self._rgb else b"I420"
+        fourcc = b"G3\x00\x08" if self._rgb else b"I420"  # as NUT calls planes G, B, R of 8 bits
         num, den = self.header.time_base.as_integer_ratio()
         size = (self.header.width, self.header.height)
         head = struct.pack("<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, *size, den, num, 0, 0)
@@ -72,10 +70,8 @@ class _FFmpegSink(Sink):
 
     def _write_frame(self, frame: Planes, stamp: int) -> None:
         head = struct.pack("<Iq", self._frame_bytes, stamp)
-        if self._rgb:
-            for channel, plane in enumerate(frame[::-1]):
-                self._packed[:, :, channel] = plane
-        planes = [self._packed] if self._rgb else frame
+        first, second, third = frame
+        planes = (second, third, first) if self._rgb else frame
         write_all(self._ffmpeg.stdin, head, *map(samples, planes))
 
     def _complete(self) -> None:
@@ -136,7 +132,7 @@ class MatroskaSink(_FFmpegSink):
             self._notes.append("Matroska does not carry a chroma location at the bottom")
         if self.header.frame_rate is None and (self.header.time_base * 1000).denominator != 1:
             self._notes.append("Matroska rounds time stamps to 1 ms")
-        # bgr0 is FFV1's 8-bit RGB; the step from bgr24 only moves bytes.
+        # bgr0 is FFV1's 8-bit RGB; the step from planes only moves bytes.
         return ["format=bgr0"] if self._rgb else []
 
     def _output(self) -> list[str]:
