@@ -178,6 +178,18 @@ def test_where_a_record_fails_the_work_is_done_one_by_one_and_one_line_says_why(
     assert "operation not permitted" in note and "\n" not in note and "trace" not in note
 
 
+def test_where_one_record_fails_the_others_are_not_replayed_any_more_either() -> None:
+    counted = Counted()
+    for _ in range(WARM_UP + 1):
+        counted.run("a")
+    counted.failing = True
+    for _ in range(WARM_UP + 1):
+        counted.run("b")
+    counted.done.clear()
+    counted.run("a")
+    assert counted.done == ["worked"]
+
+
 def test_memory_that_runs_out_is_no_reason_to_go_on_one_by_one() -> None:
     def record(work: Work) -> Work:
         raise torch.OutOfMemoryError("CUDA out of memory")
