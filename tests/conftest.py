@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -58,3 +58,14 @@ def make_video(ffmpeg: Callable[..., bytes], tmp_path: Path) -> Callable[..., Pa
         return path
 
     return make
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch's threads, put back: small fits are no faster with more, and the benches set them for their whole process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

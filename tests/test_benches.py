@@ -8,7 +8,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
@@ -38,14 +37,7 @@ provenance = importlib.import_module("provenance")
 CONFIG = FitConfig(passes=1)
 TINY = ("synthetic:pan", "--scale", "32x24", "--frames", "0:3", "--passes", "1")
 
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """One, and put back: the scripts set torch's threads for their whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def numbered(ran: list[int], *numbers: int) -> list[Any]:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -41,14 +41,7 @@ DEADLINE = 120.0  # seconds for another process to get somewhere
 Line = dict[str, Any]
 Cells = dict[tuple[str, str], Any]
 
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """One, and put back: the script sets torch's threads for its whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

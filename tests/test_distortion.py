@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -214,14 +213,6 @@ def test_a_fit_that_diverged_is_told() -> None:
     for kind in DISTORTIONS.values():
         loss, squared = kind(canvas)(made, canvas.frames.float(), 0, canvas.weights.shape[1])
         assert torch.isnan(loss) and torch.isnan(squared)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

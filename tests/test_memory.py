@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,13 +31,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FEW = FitConfig(passes=1, min_steps=8)  # one with encoders, some while rounding is soft, two that are hard
 MIB = 1 << 20
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(width: int, height: int, parameters: int, model: str = "hnerv", block: str = "added", rgb: bool = False) -> Network:

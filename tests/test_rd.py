@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,7 @@ CURVE = ((1000, 30.0), (2000, 33.0), (4000, 35.5), (8000, 37.0))  # bytes and PS
 
 Line = dict[str, Any]
 
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """One, and put back: the script sets torch's threads for its whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,7 @@ speed, runs, tables = (importlib.import_module(name) for name in ("speed", "spee
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PHASES = ("float", "rounded", "hard")
 
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """One, and put back: the script sets torch's threads for its whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def subject(pixel_format: int = 0, frames: int = 3, parameters: int = 2000) -> Any:

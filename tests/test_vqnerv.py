@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 from math import log
 from typing import Any
@@ -53,13 +52,7 @@ TOKENS = {
     "paper, then paper": Tokens("paper", 16, 4, ((0, 0), (1, 0))),
 }
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def design(name: str, **more: Any) -> Design:
