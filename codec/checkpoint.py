@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
+import re
 import time
 import zlib
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ import torch
 from nvc.bitstream.errors import InputError
 
 from .fit import Fit
+from .outputs import output_error
 
 PART = 14_000_000
 """Bytes of a file, so that each may be mailed, uploaded or carried where 15 or 16 MB are the limit."""
 INDEX = "state.json"
+_PART_NAME = re.compile(r"step\d+\.\d+(\.part)?")
 
 
 class Keeper:
@@ -35,7 +38,13 @@ class Keeper:
         self.saved: dict[str, float] = {}
 
     def load(self, name: str, fit: Fit) -> bool:
-        """Let a fit that was just built go on where it was, if it was saved; see `load`."""
+        """Let a fit that was just built go on where it was, if it was saved; see `load`. OutputError, before it begins, where it
+        could not be saved.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(str(self.folder), error) from error
         self.saved[name] = time.monotonic()
         return load(self.folder / name, fit)
 
@@ -46,15 +55,23 @@ class Keeper:
             self.saved[name] = time.monotonic()
 
     def clear(self) -> None:
-        """Forget all these fits, whose results are kept elsewhere by now."""
-        for name in self.saved:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        with suppress(OSError):
-            self.folder.rmdir()  # unless there is anything else in it
+        """Forget all these fits, whose results are kept elsewhere by now; whatever else is in the folder stays."""
+        for folder in (*(self.folder / name for name in self.saved), self.folder):
+            with suppress(OSError):
+                remove_parts(folder, ())
+                (folder / INDEX).unlink(missing_ok=True)
+                folder.rmdir()
 
 
 def save(folder: Path, fit: Fit) -> None:
-    """Write the state of a fit between two steps."""
+    """Write the state of a fit between two steps; OutputError where that fails."""
+    try:
+        _save(folder, fit)
+    except OSError as error:
+        raise output_error(str(folder), error) from error
+
+
+def _save(folder: Path, fit: Fit) -> None:
     buffer = io.BytesIO()
     torch.save(_to_host(fit.checkpoint()), buffer)
     data = buffer.getbuffer()
@@ -66,8 +83,13 @@ def save(folder: Path, fit: Fit) -> None:
         _write(folder / name, part)
         parts.append({"name": name, "bytes": len(part), "crc32": zlib.crc32(part)})
     _write(folder / INDEX, json.dumps({"step": fit.step, "steps": fit.steps, "parts": parts}, indent=1).encode())
+    remove_parts(folder, [str(part["name"]) for part in parts])
+
+
+def remove_parts(folder: Path, keep: Collection[str]) -> None:
+    """Remove all parts of states in a folder but those to `keep`."""
     for path in folder.iterdir():
-        if path.name not in (INDEX, *(part["name"] for part in parts)):
+        if _PART_NAME.fullmatch(path.name) and path.name not in keep:
             path.unlink()
 
 
@@ -88,7 +110,9 @@ def load(folder: Path, fit: Fit) -> bool:
     state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     try:
         fit.resume(state)
-    except ValueError as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, RuntimeError) as error:  # the latter for tensors of other shapes
         raise InputError("checkpoint", f"{folder}: is of another fit; delete it to begin anew") from error
     return True
 

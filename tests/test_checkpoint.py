@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from nvc_files import a_fit, clip
 
-from nvc.bitstream.errors import InputError
+from nvc.bitstream.errors import InputError, OutputError
 from nvc.codec import checkpoint
 from nvc.codec.checkpoint import INDEX, PART, Keeper, load, save
 from nvc.codec.config import Design, FitConfig, Tokens
@@ -109,6 +110,39 @@ def test_no_file_is_larger_than_a_part_and_old_parts_go(tmp_path: Path, monkeypa
     later = fit_of()
     load(tmp_path, later)
     assert same(fit, later)
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_the_state_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = walked(fit_of(), 10)
+    save(tmp_path, fit)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint.os, "fsync", full)
+        with pytest.raises(OutputError, match="No space") as caught:
+            save(tmp_path, walked(fit, 11))
+    assert caught.value.code == "output.disk_full"
+    later = fit_of()
+    assert load(tmp_path, later) and later.step == 10
+
+
+def test_what_is_not_of_a_checkpoint_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    (folder / "a").mkdir(parents=True)
+    others = [folder / "notes.txt", folder / "a" / "step", folder / "a" / "step1.0.mp4"]
+    for other in others:
+        other.write_text("mine")
+    keeper, fit = Keeper(folder, seconds=0), fit_of()
+    keeper.load("a", fit)
+    for step in (1, 2):
+        keeper.look("a", walked(fit, step))
+    assert len(list((folder / "a").glob("step*.0"))) == 1
+    keeper.clear()
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(others)
 
 
 class Killed(BaseException):

@@ -741,6 +741,15 @@ def fail_at_the_second(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def test_a_checkpoint_that_cannot_be_written_is_said_before_the_fit(
+    refuse: Callable[..., str], source: Path, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("not a folder")
+    line = refuse(1, "output.write", "encode", source, tmp_path / "o.nvc", "--checkpoint", taken)
+    assert str(taken) in line and "o.nvc" not in line
+
+
 def test_a_checkpoint_of_another_encode_is_refused_and_stays(
     run: Run, refuse: Callable[..., str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
