@@ -444,3 +444,28 @@ def test_usage_and_perplexity_are_those_of_the_tokens() -> None:
 def test_constants_are_those_of_the_format() -> None:
     assert TensorSpec(Kind.CODEBOOK, (2, 3)).range == (-LARGEST - 1, LARGEST)
     assert UNIT == 1 / 32
+
+
+def test_the_pool_begins_with_vectors_of_the_clip_as_the_entries_do() -> None:
+    made = Codebook(SHAPE, LEVELS, pooled=True)
+    real = reals(3)
+    made.begin(FRAMES, real)
+    assert made.pool is not None
+    vectors = {tuple(vector) for vector in rows(real)}
+    assert all(tuple(node) in vectors for node in made.pool.nodes.double().numpy())
+    assert len(made.pool.nodes.unique(dim=0)) == LEVELS
+    assert made.pool.sizes.tolist() == made.sizes.tolist() == [DEAD] * LEVELS
+
+
+def test_a_revived_code_is_its_node_with_a_cluster_that_is_just_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = codebook(pooled=True)
+    assert made.pool is not None
+    nodes = 10 + torch.arange(LEVELS * 3.0).view(LEVELS, 3)
+    revived = torch.tensor([False, True, False, False, True, False])
+    monkeypatch.setattr(made.pool, "replacements", lambda entries, sizes, threshold: (revived, nodes))
+    made.sizes.fill_(0.01)
+    made(reals(0)[:2], torch.arange(2))
+    assert torch.equal(made.entries[revived], nodes[revived])
+    assert torch.equal(made.sizes[revived], torch.full((2,), DEAD))
+    assert torch.equal(made.sums[revived], nodes[revived] * DEAD)
+    assert not (made.sizes[~revived] == DEAD).any()

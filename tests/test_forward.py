@@ -17,6 +17,7 @@ from nvc.codec.distortion import DISTORTIONS, SquaredError
 from nvc.codec.geometry import Picture
 from nvc.codec.latents import Latent
 from nvc.codec.models import hnerv, vqnerv
+from nvc.codec.resample import enlarge
 
 FRAMES = 6
 HNERV = {
@@ -129,3 +130,8 @@ def test_a_step_stays_on_its_device(name: str) -> None:
     loss = small.step(torch.zeros(2, dtype=torch.int64, device="meta"))
     assert loss.device.type == "meta"
     assert {value.device.type for value in small.network.state_dict().values()} == {"meta"}
+
+
+def test_what_enlarges_is_where_the_map_is() -> None:
+    made = enlarge(torch.zeros(1, 3, 4, 5, device="meta"), (2, 3))
+    assert made.device.type == "meta" and made.shape == (1, 3, 8, 15)
