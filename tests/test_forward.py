@@ -17,7 +17,7 @@ from nvc.codec.distortion import DISTORTIONS, SquaredError
 from nvc.codec.geometry import Picture
 from nvc.codec.latents import Latent
 from nvc.codec.models import hnerv, vqnerv
-from nvc.codec.resample import enlarge
+from nvc.codec.resample import _weights
 
 FRAMES = 6
 HNERV = {
@@ -132,6 +132,6 @@ def test_a_step_stays_on_its_device(name: str) -> None:
     assert {value.device.type for value in small.network.state_dict().values()} == {"meta"}
 
 
-def test_what_enlarges_is_where_the_map_is() -> None:
-    made = enlarge(torch.zeros(1, 3, 4, 5, device="meta"), (2, 3))
-    assert made.device.type == "meta" and made.shape == (1, 3, 8, 15)
+def test_the_weights_of_an_enlargement_are_where_the_map_is() -> None:
+    meta = torch.device("meta")
+    assert _weights(4, 2, 2, meta).device == meta and _weights(4, 2, 2, torch.device("cpu")).device.type == "cpu"
