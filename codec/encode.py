@@ -86,27 +86,40 @@ def encode(
     started = time.monotonic()
     run = _encode if options.target.psnr is None else _encode_for_psnr
     with one_line(device):
-        result = run(clip, file, options, device, report, keeper)
+        result = run(_Job(clip, options, device, report, keeper), file)
     return replace(result, seconds=time.monotonic() - started)
 
 
-def _encode_for_psnr(
-    clip: Clip,
-    file: BinaryIO,
-    options: EncodeOptions,
-    device: torch.device,
-    report: Callable[[SegmentProgress], None],
-    keeper: Keeper | None,
-) -> EncodeResult:
+@dataclass(frozen=True)
+class _Job:
+    """What `encode` is asked for; `name` goes before those of its fits."""
+
+    clip: Clip
+    options: EncodeOptions
+    device: torch.device
+    report: Callable[[SegmentProgress], None]
+    keeper: Keeper | None
+    name: str = ""
+
+    def attempt(self, number: int, size: float) -> _Job:
+        """The same for a size, as one of several."""
+
+        def report(state: SegmentProgress) -> None:
+            self.report(replace(state, attempt=number))
+
+        options = replace(self.options, target=Target(size=size))
+        return replace(self, options=options, report=report, name=f"attempt {number + 1} ")
+
+
+def _encode_for_psnr(job: _Job, file: BinaryIO) -> EncodeResult:
+    clip, options = job.clip, job.options
     wanted = options.target.psnr
     assert wanted is not None
     made: dict[float, tuple[bytes, EncodeResult]] = {}
 
     def fit(size: float) -> float:
-        attempt, data = len(made), io.BytesIO()
-        sized = replace(options, target=Target(size=size))
-        told = partial(_report_attempt, report, attempt)
-        result = _encode(clip, data, sized, device, told, keeper, f"attempt {attempt + 1} ")
+        data = io.BytesIO()
+        result = _encode(job.attempt(len(made), size), data)
         made[size] = data.getvalue(), result
         return result.psnr
 
@@ -119,24 +132,13 @@ def _encode_for_psnr(
     return result
 
 
-def _report_attempt(report: Callable[[SegmentProgress], None], attempt: int, state: SegmentProgress) -> None:
-    report(replace(state, attempt=attempt))
-
-
-def _encode(
-    clip: Clip,
-    file: BinaryIO,
-    options: EncodeOptions,
-    device: torch.device,
-    report: Callable[[SegmentProgress], None],
-    keeper: Keeper | None,
-    name: str = "",
-) -> EncodeResult:
-    """One file of the size that the options ask for; `seconds` is left at 0. `name` goes before those of its fits.
+def _encode(job: _Job, file: BinaryIO) -> EncodeResult:
+    """One file of the size that the options ask for; `seconds` is left at 0.
 
     Segments are fitted in waves of `options.workers`, as many of a wave at a time as there is memory for. What a wave may take
     depends on what those before it took: neither the clock nor how many go on at a time decides what is written.
     """
+    clip, options, device = job.clip, job.options, job.device
     plan = plan_encode(clip, options)
     counter = _Counter(file)
     writer = Writer(cast(BinaryIO, counter), clip.header, plan.model, options.metadata)
@@ -151,9 +153,9 @@ def _encode(
             note = room.note(options.fit)
         # what a wave leaves or takes too much, the next ones share
         bits = [max(left, 1.0) * (last - first) / frames_left for first, last in wave]
-        told = _Told(start, len(wave), plan, clip, report, note)
+        told = _Told(start, len(wave), plan, clip, job.report, note)
         fits = (
-            SegmentFit(clip, plan, options, i, share, device, room, told.of(i), keeper, f"{name}segment {i + 1}")
+            SegmentFit(clip, plan, options, i, share, device, room, told.of(i), job.keeper, f"{job.name}segment {i + 1}")
             for i, share in enumerate(bits, start)
         )
         most = len(wave) if free is None else room.fits(free)

@@ -459,14 +459,12 @@ def stubbed(monkeypatch: pytest.MonkeyPatch, psnrs: list[float]) -> list[float]:
     """Encodes that write their number and have these PSNRs; the sizes that they are asked for."""
     sizes: list[float] = []
 
-    def one(
-        source: Clip, file: io.BytesIO, options: EncodeOptions, device: object, report: Callable[..., None], *kept: object
-    ) -> EncodeResult:
-        number = len(sizes)
-        assert kept == (None, f"attempt {number + 1} ")
+    def one(job: Any, file: io.BytesIO) -> EncodeResult:
+        number, options = len(sizes), job.options
+        assert (job.keeper, job.name) == (None, f"attempt {number + 1} ")
         assert options.target.size is not None and options.seed == 4
         sizes.append(options.target.size)
-        report(SegmentProgress(0, 1, None, 0.0))  # type: ignore[arg-type]
+        job.report(SegmentProgress(0, 1, None, 0.0))  # type: ignore[arg-type]
         file.write(f"file {number}".encode())
         quality = Quality({"rgb": np.array([psnrs[number] - 1, psnrs[number] + 1])})
         return EncodeResult(6, options.target.size, quality, number, 0.0)
