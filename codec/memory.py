@@ -38,7 +38,6 @@ STATES = 3  # of a fit beside the one that goes on: recovery keeps two, and hold
 RATE_BYTES, LATENT_RATE_BYTES = 64, 128  # that rate.py takes for a number; latents are counted in several forms
 TABLE_BYTES = 20 << 10  # and for each sequence, of which a table of 511 codes is made, in several copies
 TOKEN_COSTS = 6  # floats for each code at each place, while tokens are chosen
-ENCODED = 4  # batches that go through the encoders at a time where no gradient is needed, if they are not more than AT_ONCE
 BUFFERED = 2  # batches that a step reads (feed.py): frames t, and those of t - 1 for a network with a history
 POOLS = 2  # a step that is recorded as a CUDA graph keeps its memory, beside that of the steps in between
 LIBRARIES = 256 << 20  # for a fit on CUDA: kernels that are loaded late, and the workspaces of cuBLAS and cuDNN
@@ -152,7 +151,7 @@ def step_bytes(network: Network, canvas: Canvas, config: FitConfig, tune: str, d
     twin = copy.deepcopy(network).to("meta")
     set_half(twin.convolutions(), True, device)
     frames, channels, height, width = canvas.frames.shape
-    batch, encoded = min(config.batch, frames), min(AT_ONCE, ENCODED * config.batch, frames)
+    batch, encoded = min(config.batch, frames), min(AT_ONCE * config.batch, frames)
     rows = height if config.band >= 1 else max(round(config.band * height / twin.band), 1) * twin.band
     distortion = _distortion(canvas, tune)
 

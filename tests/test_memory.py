@@ -288,3 +288,19 @@ def test_everything_else_passes(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, one_line(CPU):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_as_many_frames_are_planned_for_as_a_fit_encodes_at_a_time(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, config = network(64, 48, 3000), FitConfig(passes=1, min_steps=4, batch=batch)
+    canvas = canvas_of(made, 30)
+    planned: list[int] = []
+    encode = memory._encode
+    monkeypatch.setattr(memory, "_encode", lambda twin, frames: planned.append(len(frames)) or encode(twin, frames))
+    step_bytes(made, canvas, config, "psnr", CPU)
+    fit = Fit(made, Canvas(canvas.frames.contiguous(), canvas.weights), config, 1e5, 0)
+    seen: list[int] = []
+    real = fit.objective.reals
+    monkeypatch.setattr(fit.objective, "reals", lambda batch, before: seen.append(len(batch.index)) or real(batch, before))
+    fit.reals(torch.arange(30))
+    assert max(planned) == max(seen)
